@@ -1,0 +1,1 @@
+"""The commands `stem` and `stem-node`."""

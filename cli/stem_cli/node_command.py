@@ -1,0 +1,41 @@
+"""`stem-node`: settings from the command line, then the node itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from stem_cli.command import guarded
+from stem_cli.parser import build_node_parser
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a node until it is told to leave, and return its exit code."""
+    args = build_node_parser().parse_args(argv)
+    return guarded("stem-node", lambda: _run(vars(args)))
+
+
+def _run(flags: dict[str, object]) -> int:
+    from stem_actors.config import resolve
+    from stem_actors.errors import ConfigError
+
+    settings = resolve(flags, os.environ).settings
+    if settings.app is None and not settings.tasks:
+        raise ConfigError(
+            "there are no tasks to run: name the application, such as --app shop.tasks:app (or STEM_APP, STEM_TASKS)"
+        )
+    if settings.broker_url.lower().startswith("memory"):
+        raise ConfigError(
+            "a memory broker lives inside one program, so nothing could enqueue for this node. "
+            "Use --broker sqlite:///stem.db, or app.worker() inside the program."
+        )
+    from stem_actors.node import run
+
+    return run(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""What a worker knows of the tasks: the catalogue that its executors sent, since it imports no user code itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stem_actors.model.delivery import Delivery
+from stem_actors.model.retry import DEFAULT_BACKOFF, RetryPolicy
+
+__all__ = ["Catalogue", "TaskFacts"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """One task's options, as far as a worker needs them. Durations in seconds."""
+
+    is_async: bool = False
+    soft_time_limit: float | None = None
+    hard_time_limit: float | None = None
+    ignore_result: bool = False
+    exclusive: bool = False
+    policy: RetryPolicy = DEFAULT_BACKOFF
+
+
+class Catalogue:
+    """Tasks by name. Empty until an executor has said hello."""
+
+    def __init__(self, wire: Mapping[str, Any] | None = None) -> None:
+        self._tasks = {entry["name"]: _facts(entry) for entry in (wire or {}).get("tasks", ())}
+
+    def find(self, name: str) -> TaskFacts | None:
+        return self._tasks.get(name)
+
+    @property
+    def has_async(self) -> bool:
+        return any(facts.is_async for facts in self._tasks.values())
+
+    @property
+    def has_sync(self) -> bool:
+        return not self._tasks or any(not facts.is_async for facts in self._tasks.values())
+
+
+def limits_of(delivery: Delivery, facts: TaskFacts) -> tuple[float | None, float | None]:
+    """Soft and hard limit of one delivery: what a retry changed, else what the call said, else the task's own."""
+    return (
+        _limit(delivery, "stem.softTimeLimitMs", facts.soft_time_limit),
+        _limit(delivery, "stem.timeLimitMs", facts.hard_time_limit),
+    )
+
+
+def _limit(delivery: Delivery, key: str, own: float | None) -> float | None:
+    for source in (delivery.state.overrides, delivery.envelope.meta):
+        milliseconds = source.get(key)
+        if isinstance(milliseconds, int) and milliseconds > 0:
+            return milliseconds / 1000
+    return own
+
+
+def _facts(entry: Mapping[str, Any]) -> TaskFacts:
+    policy = entry["retry_policy"]
+    return TaskFacts(
+        entry["is_async"],
+        entry["soft_time_limit"],
+        entry["hard_time_limit"],
+        entry["ignore_result"],
+        entry["exclusive"],
+        DEFAULT_BACKOFF if policy is None else RetryPolicy(**policy),
+    )

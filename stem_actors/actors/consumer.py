@@ -1,0 +1,145 @@
+"""The consumer: fetches deliveries against credit, decodes them, and hands them to the pool, unreadable ones too."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, assert_never
+
+from stem_actors.actors import messages as m
+from stem_actors.actors.reconnect import Reconnect
+from stem_actors.actors.vitals import Vitals
+from stem_actors.errors import BrokerUnavailable, MalformedMessage, StorageFull
+from stem_actors.model.delivery import Delivery, Handout, State
+from stem_actors.model.envelope import Envelope
+from stem_actors.model.outcome import ErrorInfo, Expired, Outcome, Rejected
+from stem_actors.ports import Broker, Intake
+from stem_actors.supervision.base import ActorContext, StemActor
+
+__all__ = ["Consumer"]
+
+_logger = logging.getLogger("stem.consumer")
+
+LONGEST_WAIT = 1.0
+"""Seconds of one blocking read; bounds how old `Vitals.received_at` gets while all is well."""
+MOST_AT_ONCE = 512
+
+DecodeDelivery = Callable[[Handout], Delivery]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetch:
+    """Use the credit there is."""
+
+
+Message: TypeAlias = m.Credit | m.StopFetching | _Fetch
+
+
+class Consumer(StemActor):
+    """Receives from the broker as much as the pool has granted.
+
+    Owns:     the intake; the credit it has not used.
+    Receives: Credit, StopFetching (executor pool, worker).      Tells: executor pool (ConsumerStarted, Deliver).
+    Restart:  it lists the leases of its incarnation, without touching them, and hands over those the pool does not know. The same
+              after every reconnect, since a lost reply leaves such leases too.
+    """
+
+    def __init__(
+        self,
+        context: ActorContext,
+        broker: Broker,
+        queues: Sequence[str],
+        holder: str,
+        decode: DecodeDelivery,
+        reconnect: Reconnect,
+        vitals: Vitals,
+    ) -> None:
+        super().__init__(context)
+        self._broker = broker
+        self._queues = queues
+        self._holder = holder
+        self._decode = decode
+        self._reconnect = reconnect
+        self._vitals = vitals
+        self._intake: Intake | None = None
+        self._credit = 0
+        self._must_recover = True
+        self._is_scheduled = False
+        self._is_stopped = False
+
+    def on_start(self) -> None:
+        self._vitals.received_at = self.clock.monotonic()
+        self.tell(m.EXECUTOR_POOL, m.ConsumerStarted())
+
+    def on_stop(self) -> None:
+        if self._intake is not None:
+            self._intake.close()
+
+    def on_receive(self, message: Message) -> None:
+        match message:
+            case m.Credit(count):
+                self._credit += count
+                self._schedule()
+            case _Fetch():
+                self._is_scheduled = False
+                self._fetch()
+            case m.StopFetching():
+                self._is_stopped = True
+            case _:
+                assert_never(message)
+
+    def _schedule(self, delay: float = 0.0) -> None:
+        if not self._is_scheduled and not self._is_stopped:
+            self._is_scheduled = True
+            self.after(delay, _Fetch())
+
+    def _fetch(self) -> None:
+        for credit in self.take(m.Credit, 1000):
+            self._credit += credit.count
+        if self._credit <= 0 or self._is_stopped:
+            return
+        try:
+            if self._must_recover:
+                self._recover()
+            intake = self._intake = self._intake or self._broker.open_intake(self._queues, self._holder)
+            with self.interruptible(intake.interrupt):
+                handouts = intake.receive(min(self._credit, MOST_AT_ONCE), LONGEST_WAIT)
+        except (BrokerUnavailable, StorageFull) as error:
+            self._must_recover = True  # the answer that was lost may have carried leases
+            self._schedule(self._reconnect.failed(error))
+            return
+        self._reconnect.succeeded()
+        self._vitals.received_at = self.clock.monotonic()
+        if handouts:
+            self._credit -= len(handouts)
+            self.tell(m.EXECUTOR_POOL, m.Deliver(self._jobs(handouts)))
+        if self._credit > 0:
+            self._schedule()
+
+    def _recover(self) -> None:
+        held = self._broker.held(self._holder)
+        if held:
+            self.tell(m.EXECUTOR_POOL, m.Deliver(self._jobs(held), recovered=True))
+        self._must_recover = False
+
+    def _jobs(self, handouts: Sequence[Handout]) -> list[m.Job]:
+        return [self._job(handout) for handout in handouts]
+
+    def _job(self, handout: Handout) -> m.Job:
+        """Whatever is wrong with one message becomes that one's outcome."""
+        try:
+            delivery = self._decode(handout)
+        except MalformedMessage as error:
+            _logger.warning("queue %s holds a message that cannot be read: %s", handout.lease.queue, error)
+            return m.Job(_unreadable(handout), Rejected(error.reason, ErrorInfo("Malformed", str(error))))
+        outcome: Outcome | None = None
+        if delivery.envelope.expires_at is not None and delivery.envelope.expires_at <= self._broker.now():
+            outcome = Expired()
+        return m.Job(delivery, outcome)
+
+
+def _unreadable(handout: Handout) -> Delivery:
+    """A stand-in for what cannot be decoded, so that it takes the same way as everything else; its bytes stay as they are."""
+    envelope = Envelope(0, handout.id, "_unknown", [], {}, {}, 0.0, None, 0, 0, None, handout.lease.queue, {})
+    return Delivery(envelope, handout.state or State(delivery_count=1), handout.lease, handout.body)

@@ -1,0 +1,127 @@
+"""What a worker holds: one `Flight` per lease, from hand-over until the broker has answered for its settlement.
+
+Plain bookkeeping for the pool, which is its only user: which flights there are, by lease and by claim, and how many more there
+should be (credit).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from stem_actors.actors.messages import Run
+from stem_actors.executors.frames import InterruptKind
+from stem_actors.model.delivery import Delivery
+from stem_actors.model.outcome import Outcome
+
+__all__ = ["Flight", "Flights", "Stage"]
+
+MOST_IN_FLIGHT = 1024
+MOST_BYTES = 16 * 1_048_576
+AHEAD = 0.05
+"""Seconds of work to hold beyond what runs, while tasks are known to be short."""
+
+
+class Stage(Enum):
+    WAITING = "waiting"  # in the pool
+    MARKING = "marking"  # a suspect whose mark is on its way to the broker
+    INSIDE = "inside"  # handed to an executor, running there or about to
+    ENDED = "ended"  # the settler has its outcome
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """One delivery in this worker's hands. Times are `Clock.monotonic()`."""
+
+    delivery: Delivery
+    claim: int
+    deadline: float
+    received_at: float
+    is_async: bool = False
+    soft_limit: float | None = None
+    hard_limit: float | None = None
+    ignore_result: bool = False
+    stage: Stage = Stage.WAITING
+    expected: float | None = None
+    slot: int = -1
+    started_at: float | None = None
+    is_marked: bool = False
+    is_noted: bool = False
+    is_lost: bool = False
+    interrupt: InterruptKind | None = None
+    interrupt_outcome: Outcome | None = None
+    nudges_left: int = 0
+    kill_at: float | None = None
+    progress: tuple[float, Any] | None = None
+    run: Run | None = None
+
+    @property
+    def token(self) -> int | str:
+        return self.delivery.lease.token
+
+    @property
+    def is_suspect(self) -> bool:
+        """It was lost with others twice: it runs one at a time, and is marked started at the broker first."""
+        return self.delivery.state.lapses >= 2
+
+    @property
+    def runs_alone(self) -> bool:
+        """It was lost with others once: it shares no process."""
+        return self.delivery.state.lapses >= 1
+
+
+class Flights:
+    """All flights of a worker. A worker may hold an old and a new delivery of one task, so the key is the lease."""
+
+    def __init__(self) -> None:
+        self._by_token: dict[int | str, Flight] = {}
+        self._by_claim: dict[int, Flight] = {}
+        self._bytes = 0
+        self._last_claim = 0
+
+    def __len__(self) -> int:
+        return len(self._by_token)
+
+    def __iter__(self) -> Iterator[Flight]:
+        return iter(self._by_token.values())
+
+    def __contains__(self, token: int | str) -> bool:
+        return token in self._by_token
+
+    def add(self, delivery: Delivery, now: float) -> Flight:
+        """Take a delivery into the books."""
+        self._last_claim += 1
+        flight = Flight(delivery, self._last_claim, delivery.lease.deadline, now)
+        self._by_token[delivery.lease.token] = flight
+        self._by_claim[flight.claim] = flight
+        self._bytes += len(delivery.body)
+        return flight
+
+    def get(self, token: int | str) -> Flight | None:
+        return self._by_token.get(token)
+
+    def by_claim(self, claim: int) -> Flight | None:
+        return self._by_claim.get(claim)
+
+    def remove(self, token: int | str) -> Flight | None:
+        """Strike a delivery off; None when it was unknown."""
+        flight = self._by_token.pop(token, None)
+        if flight is not None:
+            del self._by_claim[flight.claim]
+            self._bytes -= len(flight.delivery.body)
+        return flight
+
+    def wanted(self, slots: int, prefetch: int, run_time: float | None, is_hoarding: bool) -> int:
+        """How many flights this worker should hold.
+
+        `slots` run at once, `prefetch` more wait; more still while runs are known to be short, so that short tasks stream and
+        long ones are not hoarded. With `is_hoarding`, what waits will not start soon: only free slots are worth filling.
+        """
+        if self._bytes >= MOST_BYTES:
+            return 0
+        if is_hoarding:
+            return slots
+        ahead = 0 if run_time is None else int(slots * AHEAD / max(run_time, 1e-6))
+        return min(MOST_IN_FLIGHT + slots, slots + max(prefetch, min(ahead, MOST_IN_FLIGHT)))

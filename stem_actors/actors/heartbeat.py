@@ -1,0 +1,240 @@
+"""The heartbeat: judges whether work flows, publishes state and counters, and cures or ends a worker that makes no progress."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, assert_never
+
+from stem_actors.actors import messages as m
+from stem_actors.actors.executor_pool import GetReport, PoolReport
+from stem_actors.actors.readiness import Judgement, judge
+from stem_actors.actors.vitals import Vitals
+from stem_actors.errors import StemError
+from stem_actors.metrics import Sample, Snapshot, Tally, growth
+from stem_actors.ports import Broker, HeartbeatStore, QueueDepth
+from stem_actors.supervision.base import ActorContext, StemActor
+
+__all__ = ["Heartbeat", "Identity", "Status"]
+
+_logger = logging.getLogger("stem.heartbeat")
+_EVERY = 1.0
+_EVERY_UNTIL_READY = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who beats. `worker_id` is the label shown everywhere, `incarnation` this one start of it."""
+
+    worker_id: str
+    incarnation: str
+    namespace: str
+    queues: Sequence[str]
+    concurrency: int
+    prefetch: int
+    visibility_timeout: float
+    interval: float
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a worker tells its node each second: reasons why it is not ready, gauges and what its counters grew by."""
+
+    reasons: Sequence[str]
+    gauges: Sequence[Sample]
+    growth: Sequence[Sample]
+    snapshot: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Beat:
+    """A second has passed."""
+
+
+Message: TypeAlias = PoolReport | _Beat
+
+
+class Heartbeat(StemActor):
+    """Beats each second towards the node, each `interval` towards the store.
+
+    Owns:     what it last sent.
+    Receives: PoolReport.      Tells: executor pool (GetReport).
+    Restart:  its tallies go on where they were; the node is sent the whole growth since the last beat it remembers.
+    """
+
+    def __init__(
+        self,
+        context: ActorContext,
+        identity: Identity,
+        broker: Broker,
+        store: HeartbeatStore,
+        tallies: Sequence[Tally],
+        vitals: Vitals,
+        publish: Callable[[Status], None],
+        give_up: Callable[[str], None],
+        mailboxes: Callable[[], Mapping[str, int]],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        super().__init__(context)
+        self._identity = identity
+        self._broker = broker
+        self._store = store
+        self._tallies = tallies
+        self._vitals = vitals
+        self._publish = publish
+        self._give_up = give_up
+        self._mailboxes = mailboxes
+        self._now = wall_clock
+        self._sent: list[Snapshot] = [({}, {}) for _ in tallies]
+        self._report: PoolReport | None = None
+        self._reported_at = 0.0
+        self._started_at = self.clock.monotonic()
+        self._stored_at = float("-inf")
+        self._depths: Sequence[QueueDepth] = ()
+        self._depths_at = float("-inf")
+        self._was_ready: bool | None = None
+        self._cured_at = float("-inf")
+
+    def on_start(self) -> None:
+        self.after(0.05, _Beat())
+
+    def on_receive(self, message: Message) -> None:
+        match message:
+            case PoolReport():
+                self._report, self._reported_at = message, self.clock.monotonic()
+            case _Beat():
+                self._beat()
+            case _:
+                assert_never(message)
+
+    def _beat(self) -> None:
+        now = self.clock.monotonic()
+        self.tell(m.EXECUTOR_POOL, GetReport())
+        self._sample_depths(now)
+        judgement = self._judge(now)
+        self._act(judgement, now)
+        snapshot = self._snapshot(judgement)
+        self._publish(Status(judgement.reasons, self._gauges(judgement), self._growth(), snapshot))
+        if self._identity.interval and now - self._stored_at >= self._identity.interval:
+            self._put(snapshot, now)
+        self.after(_EVERY if self._was_ready else _EVERY_UNTIL_READY, _Beat())
+
+    # ------------------------------------------------------------ readiness
+
+    def _judge(self, now: float) -> Judgement:
+        queues = set(self._identity.queues)
+        work_waits = any(depth.pending for depth in self._depths if depth.queue in queues)
+        age = now - self._reported_at
+        timeout = self._identity.visibility_timeout
+        return judge(self._report, age, self._vitals, now, self._started_at, timeout, work_waits)
+
+    def _act(self, judgement: Judgement, now: float) -> None:
+        is_ready = not judgement.reasons
+        if is_ready != self._was_ready:
+            level = logging.INFO if is_ready or self._was_ready is None else logging.WARNING
+            text = "ready" if is_ready else "not ready: " + "; ".join(judgement.reasons)
+            _logger.log(level, "%s is %s", self._identity.worker_id, text, extra={"worker": self._identity.worker_id})
+            self._was_ready = is_ready
+        if judgement.is_hopeless:
+            self._give_up("; ".join(judgement.reasons))
+        elif judgement.cure is not None and now - self._cured_at > 10.0:
+            self._cured_at = now
+            _logger.error("restarting the %s: %s", judgement.cure, "; ".join(judgement.reasons))
+            self.context.directory.kill(judgement.cure)
+
+    # ------------------------------------------------------------ what is sent
+
+    def _sample_depths(self, now: float) -> None:
+        if now - self._depths_at < max(2.0, self._identity.interval / 2):
+            return
+        self._depths_at = now
+        try:
+            self._depths = self._broker.depths()
+        except StemError as error:
+            _logger.info("cannot read the queues' depths: %s", error)
+
+    def _growth(self) -> list[Sample]:
+        samples: list[Sample] = []
+        for index, tally in enumerate(self._tallies):
+            after = tally.snapshot()
+            samples += growth(self._sent[index], after)
+            self._sent[index] = after
+        return samples
+
+    def _gauges(self, judgement: Judgement) -> list[Sample]:
+        worker, namespace = self._identity.worker_id, self._identity.namespace
+        gauges: list[Sample] = [
+            ["stem_worker_ready", [worker], 0 if judgement.reasons else 1],
+            ["stem_worker_concurrency", [worker, namespace], self._identity.concurrency],
+        ]
+        if self._report is not None:
+            gauges.append(["stem_worker_inflight", [worker, namespace], self._report.inflight])
+            gauges += [["stem_executors", [worker, state], count] for state, count in self._report.states.items()]
+        gauges += [["stem_mailbox_depth", [worker, actor], depth] for actor, depth in self._mailboxes().items()]
+        for depth in self._depths:
+            gauges.append(["stem_queue_depth", [depth.queue], depth.pending])
+            gauges.append(["stem_queue_inflight", [depth.queue], depth.inflight])
+            gauges.append(["stem_queue_delayed", [depth.queue], depth.delayed])
+            gauges.append(["stem_queue_oldest_seconds", [depth.queue], depth.oldest_age or 0.0])
+            gauges.append(["stem_dead_letter_depth", [depth.queue], depth.dead])
+        if self._stored_at > float("-inf"):
+            gauges.append(
+                ["stem_heartbeat_timestamp_seconds", [worker], self._now() - (self.clock.monotonic() - self._stored_at)]
+            )
+        return gauges
+
+    def _snapshot(self, judgement: Judgement) -> dict[str, Any]:
+        """The heartbeat in its public form, names as in `stem worker status --json`."""
+        identity, report, now = self._identity, self._report, self.clock.monotonic()
+        renewed = self._vitals.renewed_at
+        running = report.running if report is not None else 0
+        return {
+            "workerId": identity.worker_id,
+            "namespace": identity.namespace,
+            "timestamp": _iso(self._now()),
+            "version": "1",
+            "isolateCount": running,
+            "executorCount": running,
+            "inflight": report.inflight if report is not None else 0,
+            "lastLeaseRenewal": _iso(self._now() - (now - renewed)) if renewed else None,
+            "queues": [{"name": name, "inflight": count} for name, count in sorted(report.queues.items())] if report else [],
+            "extras": {
+                "incarnation": identity.incarnation,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "state": _state(judgement, report),
+                "ready_reason": "; ".join(judgement.reasons) or None,
+                "concurrency": identity.concurrency,
+                "prefetch": identity.prefetch,
+                "startedAt": _iso(self._now() - (now - self._started_at)),
+                "uptimeMs": round(1000 * (now - self._started_at)),
+                "subscriptions": {"queues": list(identity.queues)},
+                "executors": [dict(executor) for executor in report.executors] if report is not None else [],
+                "active": [dict(run) for run in report.active] if report is not None else [],
+                "completed": report.succeeded if report is not None else 0,
+                "heartbeatIntervalMs": round(identity.interval * 1000),
+            },
+        }
+
+    def _put(self, snapshot: Mapping[str, Any], now: float) -> None:
+        try:
+            self._store.put_heartbeat(self._identity.worker_id, snapshot, max(60.0, 3 * self._identity.interval))
+            self._stored_at = now
+        except StemError as error:
+            _logger.info("cannot store the heartbeat: %s", error)
+
+
+def _state(judgement: Judgement, report: PoolReport | None) -> str:
+    if report is None or report.ready_executors == 0:
+        return "starting"
+    if report.is_draining:
+        return "draining"
+    return "stuck" if judgement.reasons else "ready"
+
+
+def _iso(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,247 @@
+"""What the actors of a worker tell each other, grouped by who handles it.
+
+All in one file, since most pairs talk both ways and would import each other. What an actor tells only itself stays in its file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from stem_actors.executors.process import ExecutorProcess
+from stem_actors.model.delivery import Delivery, Lease
+from stem_actors.model.outcome import Outcome
+from stem_actors.model.retry import RetryPolicy
+from stem_actors.ports import Answer, Revocation
+from stem_actors.supervision.mailbox import Data
+
+__all__ = [
+    "CONSUMER",
+    "EXECUTOR_POOL",
+    "HEARTBEAT",
+    "HOUSEKEEPER",
+    "LEASE_RENEWER",
+    "REVOKE_LISTENER",
+    "SETTLER",
+    "ConsumerStarted",
+    "Credit",
+    "Deliver",
+    "ExecutorFailed",
+    "ExecutorUp",
+    "Finished",
+    "HeldReleased",
+    "InFlight",
+    "Job",
+    "LeasesLost",
+    "MarkStarted",
+    "Marked",
+    "Note",
+    "ReleaseHeld",
+    "RenewNow",
+    "RenewalRound",
+    "Renewed",
+    "Resend",
+    "Revoke",
+    "Run",
+    "Settled",
+    "SettlerStarted",
+    "Shutdown",
+    "ShutdownMode",
+    "StopFetching",
+]
+
+SETTLER = "settler"
+LEASE_RENEWER = "lease_renewer"
+EXECUTOR_POOL = "executor_pool"
+CONSUMER = "consumer"
+HOUSEKEEPER = "housekeeper"
+HEARTBEAT = "heartbeat"
+REVOKE_LISTENER = "revoke_listener"
+
+
+class ShutdownMode(IntEnum):
+    """How a worker leaves, from polite to abrupt; a later mode overrides an earlier one."""
+
+    WARM = 1
+    SOFT = 2
+    HARD = 3
+
+
+class Run(NamedTuple):
+    """What became of one delivery. `started_at` in seconds since the epoch, 0 when it never started."""
+
+    delivery: Delivery
+    outcome: Outcome
+    policy: RetryPolicy
+    started_at: float = 0.0
+    seconds: float = 0.0
+
+
+class Job(NamedTuple):
+    """A delivery on its way to the pool. With an outcome it needs no run: it was judged by the consumer."""
+
+    delivery: Delivery
+    outcome: Outcome | None = None
+
+
+# ---------------------------------------------------------------- to the consumer
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """Fetch `count` deliveries more."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopFetching:
+    """The worker is leaving."""
+
+
+# ---------------------------------------------------------------- to the executor pool
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver(Data):
+    """Deliveries for the pool, as fetched; `recovered` when they were held already and the pool may know them."""
+
+    jobs: Sequence[Job]
+    recovered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerStarted:
+    """A consumer that has no credit yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettlerStarted:
+    """A settler that has heard of no outcome yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The broker's answers, by lease token."""
+
+    answers: Sequence[tuple[int | str, Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """The broker's answer to a `MarkStarted`."""
+
+    token: int | str
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class HeldReleased:
+    """What an earlier pool of this incarnation held has been released."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalRound:
+    """Tell the lease renewer what is in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """These leases now end at the deadlines given (`Clock.monotonic()`), by token."""
+
+    deadlines: Mapping[int | str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesLost:
+    """The broker has given these away."""
+
+    tokens: Sequence[int | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Revocations that were not known before."""
+
+    revocations: Sequence[Revocation]
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """Leave, in this mode."""
+
+    mode: ShutdownMode
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorUp:
+    """A process for slot `slot` is running; it has not said hello yet. Identity of the request: `ticket`."""
+
+    slot: int
+    ticket: int
+    process: ExecutorProcess
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorFailed:
+    """No process could be started for slot `slot`."""
+
+    slot: int
+    ticket: int
+    error: str
+
+
+# ---------------------------------------------------------------- to the settler
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Runs that ended."""
+
+    runs: Sequence[Run]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Runs that go on: worth a record. `progress` holds percent and data by token, of those that reported."""
+
+    runs: Sequence[Run]
+    progress: Mapping[int | str, tuple[float, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MarkStarted:
+    """Mark a suspect before it starts."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseHeld:
+    """Release every lease of this incarnation, after the outcomes that are queued before this."""
+
+
+# ---------------------------------------------------------------- to the lease renewer
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """Leases that should be renewed now, and when to ask again (seconds)."""
+
+    leases: Sequence[Lease]
+    next_round: float
+
+
+@dataclass(frozen=True, slots=True)
+class RenewNow:
+    """Ask the pool at once: a delivery with a shorter lease has come, or a task wants its lease renewed."""
+
+
+# ---------------------------------------------------------------- to the revoke listener
+
+
+@dataclass(frozen=True, slots=True)
+class Resend:
+    """A new pool knows no revocations."""

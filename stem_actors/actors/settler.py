@@ -1,0 +1,262 @@
+"""The settler: turns outcomes into verdicts, writes results and ends leases, many in one step."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, assert_never
+
+from stem_actors.actors import messages as m
+from stem_actors.actors.reconnect import Reconnect
+from stem_actors.actors.vitals import Vitals
+from stem_actors.errors import BrokerUnavailable, StemError, StorageFull
+from stem_actors.metrics import Tally
+from stem_actors.model.lifecycle import TaskState
+from stem_actors.model.outcome import (
+    Ack,
+    DeadLetter,
+    Defer,
+    ErrorInfo,
+    Expired,
+    Failed,
+    Release,
+    Retry,
+    Revoked,
+    Succeeded,
+)
+from stem_actors.model.record import Settlement, running_record, settlement
+from stem_actors.model.retry import Limits, decide
+from stem_actors.ports import Answer, Broker, Refused, ResultBackend, Stale
+from stem_actors.supervision.base import ActorContext, StemActor
+
+__all__ = ["Settler"]
+
+_logger = logging.getLogger("stem.settler")
+
+MOST_AT_ONCE = 128
+"""What was executed and not yet settled runs again after a kill, so a batch is bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class _TryAgain:
+    """The broker was away; perhaps it is back."""
+
+
+Message: TypeAlias = m.Finished | m.Note | m.MarkStarted | m.ReleaseHeld | _TryAgain
+
+
+class Settler(StemActor):
+    """Tells the broker how each delivery ended.
+
+    Owns:     nothing that lasts: what it holds unsettled, the pool hands over again to a successor.
+    Receives: Finished, Note, MarkStarted, ReleaseHeld.      Tells: executor pool (Settled, Marked, HeldReleased, SettlerStarted).
+
+    While the broker is away it keeps what it has and tries again; the pool's credit bounds how much that can become. Where
+    results have a server of their own they are written first, then the delivery is settled.
+    """
+
+    def __init__(
+        self,
+        context: ActorContext,
+        broker: Broker,
+        separate_results: ResultBackend | None,
+        notes_to: ResultBackend | None,
+        holder: str,
+        worker: str,
+        limits: Limits,
+        reconnect: Reconnect,
+        vitals: Vitals,
+        tally: Tally,
+    ) -> None:
+        super().__init__(context)
+        self._broker = broker
+        self._separate_results = separate_results
+        self._notes_to = notes_to
+        self._holder = holder
+        self._worker = worker
+        self._limits = limits
+        self._reconnect = reconnect
+        self._vitals = vitals
+        self._tally = tally
+        self._chance = random.Random()
+        self._unsettled: list[tuple[m.Run, Settlement]] = []
+        self._after_settling: list[m.MarkStarted | m.ReleaseHeld] = []
+
+    def on_start(self) -> None:
+        self.tell(m.EXECUTOR_POOL, m.SettlerStarted())
+
+    def on_stop(self) -> None:
+        self._settle_all()
+
+    def on_receive(self, message: Message) -> None:
+        match message:
+            case m.Finished(runs):
+                self._finished(runs)
+            case m.Note(runs, progress):
+                self._note(m.Note(runs, progress))
+            case m.MarkStarted() | m.ReleaseHeld():
+                self._after_settling.append(message)
+                self._settle_all()
+            case _TryAgain():
+                self._settle_all()
+            case _:
+                assert_never(message)
+
+    def _finished(self, runs: Sequence[m.Run]) -> None:
+        self._add(runs)
+        for piled_up in self.take(m.Finished, MOST_AT_ONCE):
+            self._add(piled_up.runs)
+        if not self._reconnect.is_away:
+            self._settle_all()
+
+    def _add(self, runs: Sequence[m.Run]) -> None:
+        for run in runs:
+            verdict = decide(run.delivery, run.outcome, run.policy, self._limits, self._chance.random())
+            self._unsettled.append((run, settlement(run.delivery, run.outcome, verdict, self._facts(run))))
+
+    def _facts(self, run: m.Run) -> dict[str, object]:
+        facts: dict[str, object] = {"worker": self._worker}
+        if run.started_at:
+            facts["startedAt"] = round(run.started_at * 1000)
+            facts["completedAt"] = round((run.started_at + run.seconds) * 1000)
+        return facts
+
+    # ------------------------------------------------------------ settling
+
+    def _settle_all(self) -> None:
+        """Settle what there is; what the broker does not answer for stays, and is tried again."""
+        try:
+            while self._unsettled:
+                batch = self._unsettled[:MOST_AT_ONCE]
+                answers = self._settle([settlement for _, settlement in batch])
+                del self._unsettled[: len(batch)]
+                self._answered(batch, answers)
+            while self._after_settling:
+                self._after(self._after_settling[0])
+                del self._after_settling[0]
+        except (BrokerUnavailable, StorageFull) as error:
+            self.after(self._reconnect.failed(error), _TryAgain())
+        else:
+            self._reconnect.succeeded()
+
+    def _settle(self, settlements: Sequence[Settlement]) -> list[Answer]:
+        try:
+            if self._separate_results is not None:
+                records = [each.record for each in settlements if each.record is not None]
+                if records:
+                    self._separate_results.set_many(records)
+            return self._broker.settle(settlements)
+        except (BrokerUnavailable, StorageFull):
+            raise
+        except StemError as error:
+            return self._settle_by_halves(settlements, error)
+
+    def _settle_by_halves(self, settlements: Sequence[Settlement], error: StemError) -> list[Answer]:
+        """One of these is refused for its content: find it, and settle it with an error in place of its result."""
+        if len(settlements) > 1:
+            middle = len(settlements) // 2
+            return [*self._settle(settlements[:middle]), *self._settle(settlements[middle:])]
+        (only,) = settlements
+        _logger.error("%s: the broker refuses a settlement: %s", self._worker, error)
+        if only.record is None or only.record.payload is None:
+            return [Refused(str(error))]
+        record = only.record
+        rejected = ErrorInfo("ResultRejected", f"the result cannot be stored: {error}")
+        replacement = type(record)(
+            record.id,
+            TaskState.FAILED,
+            record.attempt,
+            record.delivery_count,
+            record.replay_count,
+            None,
+            rejected,
+            False,
+            record.meta,
+        )
+        dead = DeadLetter("result-rejected", {"error": str(error)})
+        return self._broker.settle([Settlement(only.lease, dead, only.state, replacement)])
+
+    def _answered(self, batch: Sequence[tuple[m.Run, Settlement]], answers: Sequence[Answer]) -> None:
+        self._vitals.settled_at = self.clock.monotonic()
+        self._tally.observe("stem_settle_batch_size", len(batch), self._worker)
+        for (run, each), answer in zip(batch, answers, strict=True):
+            if isinstance(answer, Stale):
+                self._tally.count("stem_results_stale_total", each.lease.queue, self._worker)
+            else:
+                self._count(run, each)
+        answered = [(each.lease.token, answer) for (_, each), answer in zip(batch, answers, strict=True)]
+        self.tell(m.EXECUTOR_POOL, m.Settled(answered))
+
+    def _count(self, run: m.Run, each: Settlement) -> None:
+        task, queue, worker = run.delivery.envelope.name, each.lease.queue, self._worker
+        count = self._tally.count
+        if run.started_at:
+            count("stem_tasks_started_total", task, queue, worker)
+            self._tally.observe("stem_task_duration_seconds", run.seconds, task, queue, worker)
+            if run.delivery.state.delivery_count == 1:
+                waited = max(0.0, run.started_at - run.delivery.envelope.enqueued_at)
+                self._tally.observe("stem_queue_latency_seconds", waited, task, queue, worker)
+        match each.verdict:
+            case Ack():
+                match run.outcome:
+                    case Succeeded():
+                        count("stem_tasks_succeeded_total", task, queue, worker)
+                    case Revoked():
+                        count("stem_tasks_revoked_total", task, queue)
+                    case Expired():
+                        count("stem_tasks_expired_total", task, queue)
+            case Retry():
+                count("stem_tasks_retried_total", task, queue, worker)
+            case Release():
+                count("stem_tasks_released_total", task, queue)
+            case Defer():
+                count("stem_tasks_deferred_total", task, queue, type(run.outcome).__name__.lower())
+            case DeadLetter(reason):
+                count("stem_tasks_failed_total", task, queue, worker, reason)
+                count("stem_dead_letters_total", queue, reason)
+                self._log_failure(run, reason)
+            case _:
+                assert_never(each.verdict)
+
+    def _log_failure(self, run: m.Run, reason: str) -> None:
+        error = run.outcome.error.type if isinstance(run.outcome, Failed) else type(run.outcome).__name__
+        envelope = run.delivery.envelope
+        _logger.warning(
+            "task %s failed for good (%s): %s",
+            envelope.name,
+            reason,
+            error,
+            extra={"task": envelope.name, "id": envelope.id, "attempt": run.delivery.state.attempt, "queue": envelope.queue},
+        )
+
+    # ------------------------------------------------------------ what comes after
+
+    def _after(self, message: m.MarkStarted | m.ReleaseHeld) -> None:
+        match message:
+            case m.MarkStarted(lease):
+                self.tell(m.EXECUTOR_POOL, m.Marked(lease.token, self._broker.mark_started(lease)))
+            case m.ReleaseHeld():
+                held = self._broker.held(self._holder)
+                if held:
+                    _logger.warning("%s: releasing %d deliveries of the pool's predecessor", self._worker, len(held))
+                    self._broker.settle([Settlement(handout.lease, Release()) for handout in held])
+                self.tell(m.EXECUTOR_POOL, m.HeldReleased())
+
+    def _note(self, note: m.Note) -> None:
+        """Write down that runs go on. Only information: what cannot be written now is not written."""
+        if self._notes_to is None or self._reconnect.is_away:
+            return
+        records = []
+        for run in note.runs:
+            facts = self._facts(run)
+            facts.pop("completedAt", None)
+            progress = note.progress.get(run.delivery.lease.token)
+            if progress is not None:
+                facts["progress"] = {"percent": progress[0], "data": progress[1]}
+            records.append(running_record(run.delivery, facts))
+        try:
+            self._notes_to.set_many(records)
+        except StemError as error:
+            _logger.info("%s: cannot note %d running tasks: %s", self._worker, len(records), error)

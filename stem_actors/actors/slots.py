@@ -1,0 +1,102 @@
+"""A place for one executor process, over all the processes that fill it, and how much work it may be given now.
+
+Plain bookkeeping for the pool, which is its only user.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from stem_actors.actors.flights import Flight
+from stem_actors.executors.process import ExecutorProcess
+from stem_actors.model.outcome import Outcome
+
+__all__ = ["Slot", "SlotState"]
+
+INSIDE = 0.004
+"""Seconds of work that may wait inside an executor: hides the round trip to its worker, and is quickly taken back."""
+MOST_INSIDE = 64
+LIVELY = 0.05
+"""An executor that reported nothing for so long gets no more work to wait inside it."""
+
+
+class SlotState(Enum):
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    LEAVING = "leaving"
+    EMPTY = "empty"
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One executor's place. Times are `Clock.monotonic()`.
+
+    `ticket`        identifies the start that was asked for last; an older one that comes late is not wanted
+    `expected`      seconds of work inside, as predicted
+    `reserved_for`  a flight that shares no process
+    `verdicts`      outcomes of claims whose process we are killing, by claim
+    `spares`        what was running beside those is released, since we did the killing
+    """
+
+    index: int
+    is_async: bool
+    width: int
+    process: ExecutorProcess | None = None
+    ticket: int = 0
+    is_ready: bool = False
+    is_leaving: bool = False
+    asked_at: float = 0.0
+    active_at: float = 0.0
+    expected: float = 0.0
+    failures: int = 0
+    reserved_for: Flight | None = None
+    verdicts: dict[int, Outcome] = field(default_factory=dict)
+    spares: bool = False
+
+    @property
+    def inside(self) -> int:
+        """Claims that have no outcome yet."""
+        return 0 if self.process is None else len(self.process.handed)
+
+    @property
+    def state(self) -> SlotState:
+        if self.process is None:
+            return SlotState.EMPTY
+        if not self.is_ready:
+            return SlotState.STARTING
+        if self.is_leaving:
+            return SlotState.LEAVING
+        return SlotState.BUSY if self.inside else SlotState.IDLE
+
+    def is_open(self, now: float) -> bool:
+        """Whether it takes work at this moment."""
+        if self.process is None or not self.is_ready or self.is_leaving or self.reserved_for is not None or self.verdicts:
+            return False
+        if self.is_async:
+            return self.inside < self.width
+        inside = len(self.process.handed)
+        if inside == 0:
+            return True
+        # Half empty only: work goes over in batches, not one by one.
+        return inside <= MOST_INSIDE // 2 and self.expected < INSIDE / 2 and now - self.active_at < LIVELY
+
+    def takes(self, flight: Flight) -> bool:
+        """Whether `flight` may join what is inside."""
+        inside = self.inside
+        if flight.runs_alone:
+            return inside == 0
+        if self.is_async:
+            return inside < self.width
+        if inside == 0:
+            return True
+        return inside < MOST_INSIDE and flight.expected is not None and self.expected + flight.expected <= INSIDE
+
+    def vacate(self) -> None:
+        """Its process is gone."""
+        self.process = None
+        self.is_ready = self.is_leaving = self.spares = False
+        self.expected = 0.0
+        self.reserved_for = None
+        self.verdicts.clear()

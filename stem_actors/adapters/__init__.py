@@ -1,0 +1,112 @@
+"""Opening stores by URL: the scheme picks the folder. One folder per technology, in each one module per port."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias
+from urllib.parse import unquote, urlsplit
+
+from stem_actors.adapters import memory, sqlite
+from stem_actors.clock import Clock
+from stem_actors.errors import ConfigError
+from stem_actors.model.lapse import Retention
+from stem_actors.ports import Broker, ControlBus, HeartbeatStore, LockStore, ResultBackend, RevokeStore, Stores
+
+__all__ = ["SCHEMES", "Opened", "Synchronous", "open_stores"]
+
+Synchronous: TypeAlias = Literal["full", "normal"]
+
+SCHEMES = {"memory": "memory", "sqlite": "sqlite", "file": "sqlite"}
+NO_RESULTS = "none"
+
+
+def open_stores(
+    broker_url: str,
+    backend_url: str | None = None,
+    *,
+    namespace: str = "stem",
+    clock: Clock,
+    visibility_timeout: float = 30.0,
+    result_ttl: float = 86400.0,
+    dead_letter_ttl: float = 30 * 86400.0,
+    max_deaths: int = 5,
+    synchronous: Synchronous = "full",
+) -> Stores:
+    """The stores behind these URLs. Nothing is connected to or created before its first use.
+
+    `backend_url` None: the broker's; `"none"`: no results. A memory URL names nothing: every call opens stores of its own, so
+    whoever wants to share them shares what this returns.
+
+    Raises:
+        ConfigError: a URL is not understood.
+    """
+    place = _place(broker_url)
+    results_place = None if backend_url == NO_RESULTS else place if backend_url is None else _place(backend_url)
+    retention = Retention(visibility_timeout, max_deaths, dead_letter_ttl, result_ttl if results_place == place else None)
+    opened: dict[_Place, Opened] = {}
+
+    def at(where: _Place) -> Opened:
+        if where not in opened:
+            opened[where] = _open(where, namespace, clock, synchronous)
+        return opened[where]
+
+    server = at(place)
+    return Stores(
+        broker=server.broker(retention),
+        results=None if results_place is None else at(results_place).results(result_ttl),
+        revocations=server.revocations(),
+        locks=server.locks(),
+        heartbeats=server.heartbeats(),
+        control=server.control(),
+        settles_results=results_place == place,
+        names={"broker": str(place), "results": NO_RESULTS if results_place is None else str(results_place)},
+    )
+
+
+class Opened(Protocol):
+    """One namespace of one server: what every technology's folder offers."""
+
+    def broker(self, retention: Retention) -> Broker: ...
+    def results(self, ttl: float) -> ResultBackend: ...
+    def revocations(self) -> RevokeStore: ...
+    def locks(self) -> LockStore: ...
+    def heartbeats(self) -> HeartbeatStore: ...
+    def control(self) -> ControlBus: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a URL leads; equal for two URLs of one server. As text it holds no secret."""
+
+    technology: str
+    path: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.technology}://{'/' if self.path else ''}{self.path}"
+
+
+def _place(url: str) -> _Place:
+    scheme, _, rest = url.partition(":")
+    technology = SCHEMES.get(scheme.lower())
+    if technology is None:
+        named = f"{scheme}:" if rest else "a URL without a scheme"
+        raise ConfigError(f"{named} names no store that Stem knows. Accepted are {', '.join(f'{each}:' for each in SCHEMES)}.")
+    if technology == "memory":
+        return _Place(technology)
+    parts = urlsplit(url)
+    if parts.netloc or not parts.path.startswith("/") or len(parts.path) < 2:
+        raise ConfigError(
+            f"a {scheme}: URL names a file by three slashes (relative, {scheme}:///stem.db) or four (absolute, {scheme}:////var/lib/stem.db)."
+        )
+    if parts.query or parts.fragment:
+        raise ConfigError(f"a {scheme}: URL takes no options after its path.")
+    return _Place(technology, str(Path(unquote(parts.path[1:])).resolve()))
+
+
+def _open(place: _Place, namespace: str, clock: Clock, synchronous: Synchronous) -> Opened:
+    match place.technology:
+        case "memory":
+            return memory.MemoryServer(clock).namespace(namespace)
+        case _:
+            return sqlite.SqliteFile(Path(place.path), namespace, clock, synchronous)

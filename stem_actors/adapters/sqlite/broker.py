@@ -1,0 +1,335 @@
+"""`Broker` in SQLite: publishes, settles and extends; receiving is `intake.py`, sweeping `sweep.py`.
+
+A message is a row of one of four tables by its state, and moves between them in one transaction (`moves.py`). A lease is its
+token, a number that the file never gives out twice; whoever names an old one finds no row.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import assert_never
+
+from stem_actors.adapters.sqlite import moves
+from stem_actors.adapters.sqlite.connection import CONTENT_ERRORS, Database
+from stem_actors.adapters.sqlite.dead_letters import DeadLetters
+from stem_actors.adapters.sqlite.intake import SqliteIntake
+from stem_actors.adapters.sqlite.moves import Moving
+from stem_actors.adapters.sqlite.results import packed_record, topic_of, write_records
+from stem_actors.adapters.sqlite.sets import MANY, as_set
+from stem_actors.adapters.sqlite.sweep import Sweeper
+from stem_actors.adapters.sqlite.wakeup import topic
+from stem_actors.errors import DuplicateTaskId, PayloadError
+from stem_actors.model.delivery import Handout, Lease
+from stem_actors.model.envelope import HIGHEST_PRIORITY, clamp_priority
+from stem_actors.model.lapse import NAME_KEPT, Retention, counted, repacked
+from stem_actors.model.outcome import Ack, DeadLetter, Defer, Release, Retry
+from stem_actors.model.record import Settlement
+from stem_actors.ports import Answer, DeadLetterPage, DeadTask, Done, Intake, Message, QueueDepth, Refused, Stale, Swept
+
+__all__ = ["SqliteBroker"]
+
+PURGE_CHUNK = 10_000  # rows a transaction: others want to write too
+
+_DONE, _STALE = Done(), Stale()
+
+
+class SqliteBroker:
+    """A `Broker`. Any thread; threads of one process take turns."""
+
+    def __init__(self, database: Database, namespace: str, retention: Retention) -> None:
+        self._database = database.attach()
+        self._namespace_name = namespace
+        self._retention = retention
+        self._intakes: list[SqliteIntake] = []
+        self._work, self._records = topic("intake", namespace), topic_of(namespace)
+        self._is_closed = False
+
+    def now(self) -> float:
+        return self._database.clock.now()
+
+    # ------------------------------------------------------------ producers
+
+    def publish(self, sender: str, number: int, messages: Sequence[Message]) -> None:
+        namespace = self._namespace
+        queues = {name: self._database.queue_id(namespace, name) for name in {message.queue for message in messages}}
+        try:
+            with self._database.write() as connection:
+                now = self.now()
+                if not _is_new(connection, namespace, sender, number, now):
+                    return
+                _take_names(connection, namespace, [message.id for message in messages if message.is_chosen_id], now)
+                moves.add_last(connection, [_moving(each, queues[each.queue], now) for each in messages if each.delay <= 0])
+                late = [(now + each.delay, _moving(each, queues[each.queue], now)) for each in messages if each.delay > 0]
+                moves.add_delayed(connection, namespace, late)
+        except CONTENT_ERRORS as error:
+            raise PayloadError(f"SQLite takes no such message: {error}; none of the batch was stored.") from error
+        self._database.wakeup.notify(self._work)
+
+    # ------------------------------------------------------------ consumers
+
+    def open_intake(self, queues: Sequence[str], holder: str) -> Intake:
+        intake = SqliteIntake(self._database, self._namespace_name, queues, holder, self._retention.visibility_timeout)
+        self._intakes.append(intake)
+        return intake
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[Answer]:
+        if len({settlement.lease.token for settlement in settlements}) < len(settlements) > 1:
+            return [answer for settlement in settlements for answer in self.settle([settlement])]
+        try:
+            return self._settle(settlements)
+        except CONTENT_ERRORS as error:
+            if len(settlements) == 1:
+                return [Refused(f"{type(error).__name__}: {error}")]
+            middle = len(settlements) // 2  # one of them is to blame: find it, and settle the others
+            return [*self.settle(settlements[:middle]), *self.settle(settlements[middle:])]
+
+    def _settle(self, settlements: Sequence[Settlement]) -> list[Answer]:
+        namespace, ttl = self._namespace, self._retention.result_ttl
+        acked = [each.lease for each in settlements if isinstance(each.verdict, Ack)]
+        others = [each for each in settlements if not isinstance(each.verdict, Ack)]
+        packed = {} if ttl is None else {each.lease.token: packed_record(each.record) for each in settlements if each.record}
+        with self._database.write() as connection:
+            now = self.now()
+            ended = _end_leases(connection, namespace, acked, now)
+            if others:
+                ended |= self._move(connection, namespace, others, now)
+            if ttl is not None:
+                write_records(connection, namespace, [row for token, row in packed.items() if token in ended], now, ttl)
+        if others:
+            self._database.wakeup.notify(self._work)
+        if any(each.record and each.record.state.is_final for each in settlements):
+            self._database.wakeup.notify(self._records)
+        return [_DONE if each.lease.token in ended else _STALE for each in settlements]
+
+    def _move(
+        self, connection: sqlite3.Connection, namespace: int, settlements: Sequence[Settlement], now: float
+    ) -> set[int | str]:
+        """Carry out the verdicts under which a message lives on. Returns the tokens that were held."""
+        by_token = {settlement.lease.token: settlement for settlement in settlements}
+        first: list[Moving] = []
+        last: list[Moving] = []
+        delayed: list[tuple[float, Moving]] = []
+        dead = []
+        taken: set[int | str] = set()
+        for holder, tokens in _by_holder(each.lease for each in settlements):
+            held, _ = moves.held_tokens(connection, holder, tokens)
+            for token, leased in moves.take_leased(connection, held).items():
+                settlement = by_token[token]
+                taken.add(token)
+                state = settlement.state if settlement.state is not None else counted(leased.state)
+                message = leased._replace(state=repacked(state, leased.state))
+                match settlement.verdict:
+                    case Release():
+                        first.append(message)
+                    case Defer(delay) | Retry(delay) if delay > 0:
+                        delayed.append((now + delay, message))
+                    case Defer() | Retry():
+                        last.append(message._replace(since=now))
+                    case DeadLetter(reason, meta):
+                        dead.append((message, reason, meta))
+                    case Ack():
+                        pass  # not among them
+                    case _:
+                        assert_never(settlement.verdict)
+        moves.add_first(connection, first)
+        moves.add_last(connection, last)
+        moves.add_delayed(connection, namespace, delayed)
+        moves.add_dead(connection, namespace, dead, now)
+        return taken
+
+    def extend(self, leases: Sequence[Lease]) -> list[Answer]:
+        held: set[int | str] = set()
+        alike: dict[float, list[Lease]] = defaultdict(list)
+        for lease in leases:
+            alike[lease.visibility].append(lease)
+        with self._database.write(durable=False) as connection:
+            now = self.now()
+            for visibility, group in alike.items():
+                for holder, tokens in _by_holder(group):
+                    found, _ = moves.held_tokens(connection, holder, tokens)
+                    connection.execute(f"UPDATE leased SET ends = ? WHERE token IN {MANY}", (now + visibility, found))
+                    held.update(json.loads(found))
+        return [_DONE if lease.token in held else _STALE for lease in leases]
+
+    def held(self, holder: str) -> list[Handout]:
+        asked_at, now = self._database.clock.monotonic(), self.now()
+        rows = self._database.read(
+            "SELECT token, queue.name, leased.id, coalesce(visibility, ?), ends, state, sig, body FROM leased "
+            "JOIN queue ON queue.id = leased.queue WHERE holder = ? AND namespace = ? ORDER BY token",
+            (self._retention.visibility_timeout, holder, self._namespace),
+        )
+        return [
+            Handout(Lease(token, holder, queue, visibility, asked_at + ends - now), task_id, body, counted(state), sig)
+            for token, queue, task_id, visibility, ends, state, sig, body in rows
+        ]
+
+    def mark_started(self, lease: Lease) -> Answer:
+        with self._database.write() as connection:
+            count = connection.execute(
+                "UPDATE leased SET is_started = 1 WHERE token = ? AND holder = ?", (lease.token, lease.holder)
+            ).rowcount
+        return _DONE if count else _STALE
+
+    def sweep(self) -> Swept:
+        swept = self._sweeper.sweep()
+        if swept.promoted or swept.reclaimed:
+            self._database.wakeup.notify(self._work)
+        if swept.poisoned:
+            self._database.wakeup.notify(self._records)
+        return swept
+
+    # ------------------------------------------------------------ operators
+
+    def depths(self, queues: Sequence[str] | None = None) -> list[QueueDepth]:
+        now, namespace = self.now(), self._namespace
+        names: dict[int, str] = dict(self._database.read("SELECT id, name FROM queue WHERE namespace = ?", (namespace,)))
+        chosen = as_set(number for number, name in names.items() if queues is None or name in queues)
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        oldest: dict[str, float] = {}
+        for table in ("ready", "leased", "delayed", "dead"):
+            since = "min(since)" if table == "ready" else "NULL"
+            rows = self._database.read(
+                f"SELECT queue, count(*), {since} FROM {table} WHERE queue IN {MANY} GROUP BY queue",
+                (chosen,),
+            )
+            for number, count, first in rows:
+                counts[names[number]][table] = count
+                if first is not None:
+                    oldest[names[number]] = max(0.0, now - first)
+        return [
+            QueueDepth(
+                name,
+                counts[name]["ready"],
+                counts[name]["leased"],
+                counts[name]["delayed"],
+                counts[name]["dead"],
+                oldest.get(name),
+            )
+            for name in sorted(counts if queues is None else set(queues))
+        ]
+
+    def purge(self, queue: str, dead_letters: bool = False) -> int:
+        namespace = self._namespace
+        number = self._database.queue_id(namespace, queue)
+        removed = 0
+        for table in ("ready", "delayed"):
+            count = PURGE_CHUNK
+            while count == PURGE_CHUNK:
+                count = self._purge_some(table, namespace, number)
+                removed += count
+        return removed + (self.purge_dead_letters(queue) if dead_letters else 0)
+
+    def _purge_some(self, table: str, namespace: int, queue: int) -> int:
+        key = {"ready": "queue, level, rank", "delayed": "number"}[table]
+        some = f"FROM {table} WHERE queue = ? ORDER BY {key} LIMIT {PURGE_CHUNK}"
+        with self._database.write() as connection:
+            connection.execute(
+                f"DELETE FROM named WHERE namespace = ? AND id IN (SELECT id FROM (SELECT id, is_named {some}) WHERE is_named)",
+                (namespace, queue),
+            )
+            return connection.execute(f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} {some})", (queue,)).rowcount
+
+    def dead_letters(self, queue: str, limit: int = 50, offset: int = 0, since: float | None = None) -> DeadLetterPage:
+        return self._dead.page(queue, limit, offset, since)
+
+    def dead_letter(self, queue: str, task_id: str) -> DeadTask | None:
+        return self._dead.find(queue, task_id)
+
+    def replay_dead_letters(
+        self,
+        queue: str,
+        limit: int = 50,
+        since: float | None = None,
+        ids: Sequence[str] | None = None,
+        delay: float = 0.0,
+        dry_run: bool = False,
+    ) -> list[DeadTask]:
+        replayed = self._dead.replay(queue, limit, since, ids, delay, dry_run)
+        if replayed and not dry_run:
+            self._database.wakeup.notify(self._work)
+        return replayed
+
+    def purge_dead_letters(
+        self, queue: str, limit: int | None = None, since: float | None = None, ids: Sequence[str] | None = None
+    ) -> int:
+        return self._dead.purge(queue, limit, since, ids)
+
+    def close(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            for intake in self._intakes:
+                intake.close()
+            self._database.detach()
+
+    # ------------------------------------------------------------ opened at first use, since a producer may never get there
+
+    @property
+    def _namespace(self) -> int:
+        return self._database.namespace_id(self._namespace_name)
+
+    @cached_property
+    def _sweeper(self) -> Sweeper:
+        return Sweeper(self._database, self._namespace, self._retention)
+
+    @cached_property
+    def _dead(self) -> DeadLetters:
+        return DeadLetters(self._database, self._namespace, self._retention.result_ttl)
+
+
+def _moving(message: Message, queue: int, now: float) -> Moving:
+    level = HIGHEST_PRIORITY - clamp_priority(message.priority)
+    return Moving(queue, level, message.id, message.is_chosen_id, message.visibility_timeout, now, b"", message.sig, message.body)
+
+
+def _is_new(connection: sqlite3.Connection, namespace: int, sender: str, number: int, now: float) -> bool:
+    """Whether this publication was not stored before; it is from now on."""
+    return bool(
+        connection.execute(
+            "INSERT INTO sender (namespace, name, number, at) VALUES (?, ?, ?, ?) ON CONFLICT (namespace, name) DO UPDATE "
+            "SET number = excluded.number, at = excluded.at WHERE excluded.number > sender.number",
+            (namespace, sender, number, now),
+        ).rowcount
+    )
+
+
+def _take_names(connection: sqlite3.Connection, namespace: int, ids: Sequence[str], now: float) -> None:
+    if not ids:
+        return
+    taken = connection.execute(
+        f"SELECT id FROM named WHERE namespace = ? AND id IN {MANY} AND (ended_at IS NULL OR ended_at > ?)",
+        (namespace, as_set(ids), now - NAME_KEPT),
+    ).fetchall()
+    twice = [task_id for task_id, count in Counter(ids).items() if count > 1]
+    if taken or twice:
+        task_id = taken[0][0] if taken else twice[0]
+        raise DuplicateTaskId(
+            f"the id {task_id!r} belongs to a task that is pending or ended less than an hour ago; nothing was enqueued."
+        )
+    connection.executemany("INSERT OR REPLACE INTO named VALUES (?, ?, NULL)", [(namespace, task_id) for task_id in ids])
+
+
+def _end_leases(connection: sqlite3.Connection, namespace: int, leases: Sequence[Lease], now: float) -> set[int | str]:
+    """Done with for good. Returns the tokens that were held."""
+    ended: set[int | str] = set()
+    for holder, tokens in _by_holder(leases):
+        found, has_names = moves.held_tokens(connection, holder, tokens)
+        if has_names:
+            connection.execute(
+                "UPDATE named SET ended_at = ? WHERE namespace = ? AND id IN "
+                f"(SELECT id FROM leased WHERE is_named AND token IN {MANY})",
+                (now, namespace, found),
+            )
+        connection.execute(f"DELETE FROM leased WHERE token IN {MANY}", (found,))
+        ended.update(json.loads(found))
+    return ended
+
+
+def _by_holder(leases: Iterable[Lease]) -> Iterable[tuple[str, list[int | str]]]:
+    tokens: dict[str, list[int | str]] = defaultdict(list)
+    for lease in leases:
+        tokens[lease.holder].append(lease.token)
+    return tokens.items()

@@ -1,0 +1,190 @@
+"""How processes on one file wake each other: datagrams to sockets in a directory beside it. Hints only, the file is the truth.
+
+Who waits binds a socket there *before* it looks into the file; who writes commits *before* it looks into the directory. So
+either the waiter sees the write, or the writer sees the waiter. A socket's name begins with what its owner waits for. Sockets
+whose owner died refuse the datagram and are removed by whoever notices.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import select
+import socket
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["Inbox", "Wakeup", "topic"]
+
+LONGEST_PATH = 100  # of a socket, bytes; the system's limit is 104 to 108
+POLL_INTERVAL = 0.25  # looking into the file, where no socket can be bound
+FRESH_NS = 100_000_000  # a directory listed so soon after its last change may have changed again within the same time stamp
+
+
+def topic(kind: str, namespace: str) -> str:
+    """What a waiter waits for, as the beginning of a file name; short, as a socket's path must be.
+
+    Two namespaces with the same digest only wake each other in vain.
+    """
+    return kind[0] + hashlib.sha256(namespace.encode()).hexdigest()[:8]
+
+
+class Wakeup:
+    """The directory of one file. Any thread."""
+
+    def __init__(self, database: Path) -> None:
+        self._directory = _directory_for(database)
+        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sender.setblocking(False)
+        self._lock = threading.Lock()
+        self._spare: dict[str, Inbox] = {}
+        self._listing: list[str] = []
+        self._listed_change: int | None = None
+
+    def open_inbox(self, topic: str) -> Inbox:
+        """A socket that hears `notify(topic)` from now on."""
+        return Inbox(self._directory, topic)
+
+    @contextmanager
+    def listening(self, topic: str) -> Iterator[Inbox]:
+        """An inbox for the time of a block; one is kept for the next block with the same topic."""
+        with self._lock:
+            inbox = self._spare.pop(topic, None)
+        if inbox is None:
+            inbox = self.open_inbox(topic)
+        try:
+            yield inbox
+        finally:
+            with self._lock:
+                kept = self._spare.setdefault(topic, inbox)
+            if kept is not inbox:
+                inbox.close()
+
+    def notify(self, topic: str) -> None:
+        """Wake whoever listens to `topic`, in any process. Never blocks, never fails."""
+        prefix = f"{topic}."
+        for name in self._names():
+            if name.startswith(prefix):
+                self._send(os.path.join(self._directory, name))
+
+    def close(self) -> None:
+        with self._lock:
+            spare, self._spare = list(self._spare.values()), {}
+        for inbox in spare:
+            inbox.close()
+        self._sender.close()
+
+    def _names(self) -> list[str]:
+        try:
+            change = os.stat(self._directory).st_mtime_ns
+            if change != self._listed_change:
+                names = os.listdir(self._directory)
+                settled = time.time_ns() - change > FRESH_NS
+                self._listing, self._listed_change = names, change if settled else None
+                return names
+        except OSError:
+            return []  # nobody has waited yet
+        return self._listing
+
+    def _send(self, path: str) -> None:
+        try:
+            self._sender.sendto(b"!", path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            _remove(path)  # its owner is dead
+        except OSError:
+            pass  # full: it has been told already
+
+
+class Inbox:
+    """One waiter's socket. `wait` and `drain` are for one thread, `interrupt` for any."""
+
+    def __init__(self, directory: str, topic: str) -> None:
+        self._path = os.path.join(directory, f"{topic}.{uuid.uuid4().hex[:12]}")
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._interrupts, self._interrupter = os.pipe()
+        os.set_blocking(self._interrupts, False)
+        os.set_blocking(self._interrupter, False)
+        self._poll = select.poll()
+        self._poll.register(self._interrupts, select.POLLIN)
+        self._close_lock = threading.Lock()
+        self._is_closed = False
+        self._is_bound = self._bind(directory)
+
+    def _bind(self, directory: str) -> bool:
+        try:
+            os.makedirs(directory, exist_ok=True)
+            self._socket.bind(self._path)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                raise
+            return False  # no sockets on this file system: we look again and again instead
+        self._poll.register(self._socket, select.POLLIN)
+        return True
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for a notification or an interrupt; True when it is worth while to look again before `timeout` has passed."""
+        if timeout <= 0:
+            return False
+        patience = timeout if self._is_bound else min(timeout, POLL_INTERVAL)
+        is_told = bool(self._poll.poll(max(1, round(patience * 1000))))
+        return is_told or patience < timeout
+
+    def drain(self) -> None:
+        """Forget earlier notifications; call before looking into the file."""
+        if self._is_bound:
+            try:
+                while True:
+                    self._socket.recv(16)
+            except OSError:
+                pass  # empty
+
+    def interrupt(self) -> None:
+        """Make the `wait` under way, or the next one, return at once."""
+        with self._close_lock:
+            if not self._is_closed:
+                try:
+                    os.write(self._interrupter, b"!")
+                except BlockingIOError:
+                    pass  # full of interrupts
+
+    def take_interrupt(self) -> bool:
+        """Whether there was an interrupt since this was last asked."""
+        try:
+            return bool(os.read(self._interrupts, 4096))
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Idempotent; not while another thread waits."""
+        with self._close_lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            if self._is_bound:
+                _remove(self._path)
+            self._socket.close()
+            os.close(self._interrupts)
+            os.close(self._interrupter)
+
+
+def _directory_for(database: Path) -> str:
+    beside = f"{database.resolve()}-wake"
+    longest = len(os.fsencode(beside)) + 48  # a topic and a name
+    if longest <= LONGEST_PATH:
+        return beside
+    digest = hashlib.sha256(os.fsencode(beside)).hexdigest()[:16]
+    return os.path.join(tempfile.gettempdir(), f"stem-wake-{digest}")
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

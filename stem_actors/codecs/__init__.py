@@ -1,0 +1,1 @@
+"""How values become bytes. Each codec wraps the next."""

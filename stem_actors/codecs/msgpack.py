@@ -1,0 +1,212 @@
+"""The wire form of envelopes and payloads (version 1): msgpack, decoded with limits. There is no pickle anywhere.
+
+Owns the ext types, the translation of seconds to the wire's milliseconds, and the checks on bytes that may come from anybody.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from decimal import Decimal
+from typing import Any
+
+import msgpack
+
+from stem_actors.errors import MalformedMessage, PayloadError
+from stem_actors.model.delivery import Delivery, Handout
+from stem_actors.model.envelope import WIRE_VERSION, Envelope
+
+__all__ = [
+    "DEFAULT_MAX_BYTES",
+    "decode_delivery",
+    "decode_envelope",
+    "decode_payload",
+    "encode_envelope",
+    "encode_payload",
+]
+
+DEFAULT_MAX_BYTES = 262_144
+_MAX_ITEMS = 131_072
+_MAX_NESTING = 64
+_DECIMAL, _UUID = 1, 2  # ext codes 0–15 are ours, 16 and up the user's
+_FIELDS = len(Envelope._fields)
+
+
+# ---------------------------------------------------------------- envelopes
+
+
+def encode_envelope(envelope: Envelope, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
+    """The bytes of an envelope, made once by the producer.
+
+    Raises:
+        PayloadError: an argument has no wire form (the message says which), or the whole is larger than `max_bytes`.
+    """
+    wire = list(envelope)
+    wire[6] = round(envelope.enqueued_at * 1000)
+    wire[7] = None if envelope.expires_at is None else round(envelope.expires_at * 1000)
+    wire[10] = None if envelope.visibility_timeout is None else round(envelope.visibility_timeout * 1000)
+    try:
+        body: bytes = msgpack.packb(wire, default=_to_ext, datetime=True, strict_types=False)
+    except _UNPACKABLE as error:
+        raise PayloadError(_explain(envelope, error)) from error
+    if len(body) > max_bytes:
+        raise PayloadError(
+            f"task {envelope.name!r}: the message has {len(body):,} bytes, more than the {max_bytes:,} allowed. "
+            "Pass a reference to the data, or raise STEM_MAX_PAYLOAD_BYTES."
+        )
+    return body
+
+
+def decode_envelope(body: bytes, max_bytes: int = DEFAULT_MAX_BYTES) -> Envelope:
+    """Read and check an envelope that may come from anybody.
+
+    Raises:
+        MalformedMessage: `too-large`, `unsupported-version` or `malformed`.
+    """
+    if len(body) > max_bytes:
+        raise MalformedMessage("too-large", f"the message has {len(body):,} bytes, more than the {max_bytes:,} allowed")
+    try:
+        fields = _unpack(body)
+    except _UNREADABLE as error:
+        raise MalformedMessage(
+            "malformed", f"the message is not msgpack within limits: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(fields, list) or not fields or not isinstance(fields[0], int):
+        raise MalformedMessage("malformed", "the message is not an array that starts with a version")
+    if fields[0] != WIRE_VERSION:
+        raise MalformedMessage("unsupported-version", f"wire version {fields[0]}; this worker knows {WIRE_VERSION}")
+    if len(fields) < _FIELDS:
+        raise MalformedMessage("malformed", f"the message has {len(fields)} fields of {_FIELDS}")
+    return _checked(fields)
+
+
+def decode_delivery(handout: Handout, max_bytes: int = DEFAULT_MAX_BYTES) -> Delivery:
+    """Read what a broker handed out. Raises `MalformedMessage` like `decode_envelope`."""
+    if handout.state is None:
+        raise MalformedMessage("malformed", "the delivery's state cannot be read")
+    return Delivery(decode_envelope(handout.body, max_bytes), handout.state, handout.lease, handout.body)
+
+
+def _checked(fields: list[Any]) -> Envelope:
+    """Check types and turn milliseconds into seconds. Fields that later writers of this version append are not read."""
+    version, id, name, args, kwargs, headers, enqueued_at, expires_at, priority, max_retries, visibility, queue, meta = fields[
+        :_FIELDS
+    ]
+    if not (
+        (id and name and queue and isinstance(id, str) and isinstance(name, str) and isinstance(queue, str))
+        and (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(headers, dict) and isinstance(meta, dict))
+        and (isinstance(enqueued_at, int) and isinstance(priority, int) and isinstance(max_retries, int))
+        and (expires_at is None or isinstance(expires_at, int))
+        and (visibility is None or isinstance(visibility, int))
+    ):
+        raise MalformedMessage("malformed", "a field of the message has the wrong type")
+    return Envelope(
+        version,
+        id,
+        name,
+        args,
+        kwargs,
+        headers,
+        enqueued_at / 1000,
+        None if expires_at is None else expires_at / 1000,
+        priority,
+        max_retries,
+        None if visibility is None else visibility / 1000,
+        queue,
+        meta,
+    )
+
+
+def _explain(envelope: Envelope, error: Exception) -> str:
+    """Name the argument that cannot travel, so that nobody has to search for it."""
+    named = [(f"argument {n}", value) for n, value in enumerate(envelope.args)]
+    named += [(f"argument {key!r}", value) for key, value in envelope.kwargs.items()]
+    named += [("headers", envelope.headers), ("meta", envelope.meta)]
+    for what, value in named:
+        try:
+            msgpack.packb(value, default=_to_ext, datetime=True)
+        except _UNPACKABLE as cause:
+            return f"task {envelope.name!r}: {what} cannot travel: {cause}. {_TRAVELS}"
+    return f"task {envelope.name!r}: the message cannot be encoded: {error}. {_TRAVELS}"
+
+
+# ---------------------------------------------------------------- payloads
+
+
+def encode_payload(value: Any, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
+    """The bytes of a task's result.
+
+    Raises:
+        PayloadError: no wire form, or larger than `max_bytes`.
+    """
+    if value is None:
+        return b"\xc0"
+    try:
+        payload: bytes = msgpack.packb(value, default=_to_ext, datetime=True)
+    except _UNPACKABLE as error:
+        raise PayloadError(f"the value cannot travel: {error}. {_TRAVELS}") from error
+    if len(payload) > max_bytes:
+        raise PayloadError(f"the value has {len(payload):,} bytes, more than the {max_bytes:,} allowed (STEM_MAX_PAYLOAD_BYTES)")
+    return payload
+
+
+def decode_payload(payload: bytes) -> Any:
+    """Read a result. Raises `MalformedMessage` when the bytes are none of ours."""
+    try:
+        return _unpack(payload)
+    except _UNREADABLE as error:
+        raise MalformedMessage("malformed", f"the payload cannot be read: {error}") from error
+
+
+# ---------------------------------------------------------------- msgpack
+
+_TRAVELS = "None, bool, int (64 bit), float, str, bytes, list, tuple, dict, aware datetime, Decimal and UUID travel."
+_UNPACKABLE = (TypeError, ValueError, OverflowError, RecursionError)
+_UNREADABLE = (ValueError, TypeError, OverflowError, RecursionError, ArithmeticError)
+
+
+def _to_ext(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return msgpack.ExtType(_DECIMAL, str(value).encode())
+    if isinstance(value, uuid.UUID):
+        return msgpack.ExtType(_UUID, value.bytes)
+    if isinstance(value, dt.datetime):
+        raise TypeError("a datetime without a time zone is ambiguous; use an aware one")
+    raise TypeError(f"{type(value).__module__}.{type(value).__qualname__} has no wire form")
+
+
+def _from_ext(code: int, data: bytes) -> Any:
+    if code == _DECIMAL:
+        return Decimal(data.decode("ascii"))
+    if code == _UUID:
+        return uuid.UUID(bytes=data)
+    return msgpack.ExtType(code, data)
+
+
+def _unpack(raw: bytes) -> Any:
+    value = msgpack.unpackb(
+        raw,
+        ext_hook=_from_ext,
+        timestamp=3,
+        strict_map_key=True,
+        max_str_len=len(raw),
+        max_bin_len=len(raw),
+        max_array_len=_MAX_ITEMS,
+        max_map_len=_MAX_ITEMS,
+        max_ext_len=len(raw),
+    )
+    _check_nesting(value)
+    return value
+
+
+def _check_nesting(value: Any, depth: int = 0) -> None:
+    if depth > _MAX_NESTING:
+        raise ValueError(f"nested deeper than {_MAX_NESTING}")
+    if type(value) is list:
+        for item in value:
+            if type(item) is list or type(item) is dict:
+                _check_nesting(item, depth + 1)
+    elif type(value) is dict:
+        for item in value.values():
+            if type(item) is list or type(item) is dict:
+                _check_nesting(item, depth + 1)

@@ -1,0 +1,114 @@
+"""The executor's end of its two pipes: frames from the worker, claims, reports to the worker.
+
+Owns what was handed over and not yet claimed, and the interrupts that arrived. For the executor's main thread alone, but for
+`send`, which a task's own threads use too.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections import deque
+from typing import Any
+
+import msgpack
+
+from stem_actors.executors.frames import Frame, FromExecutor, Handed, InterruptKind, ToExecutor
+
+__all__ = ["Channel", "WorkerGone"]
+
+_READ_BYTES = 262_144
+
+
+class WorkerGone(Exception):
+    """The worker closed its ends or died: nothing more to do here."""
+
+
+class Channel:
+    """Reads what the worker wrote, in the order it was written."""
+
+    def __init__(self, sock: socket.socket, claims_fd: int) -> None:
+        self.sock = sock
+        self.claims_fd = claims_fd
+        self.waiting: deque[Handed] = deque()
+        self.interrupts: dict[int, tuple[InterruptKind, str | None]] = {}
+        self.replies: dict[int, str | None] = {}
+        self.is_stopping = False
+        self._generation = 0
+        self._unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
+        self._sending = threading.Lock()
+
+    def claim(self) -> Handed:
+        """Take the next task that was not taken back; waits for one. Raises `WorkerGone` when there will be none."""
+        while not self.waiting:
+            self._read_or_leave()
+        byte = os.read(self.claims_fd, 1)
+        return self._claimed(byte)
+
+    def try_claim(self) -> Handed | None:
+        """The next task if there is one right now. Its pipe must not block (`os.set_blocking(claims_fd, False)`)."""
+        try:
+            byte = os.read(self.claims_fd, 1)
+        except BlockingIOError:
+            return None
+        return self._claimed(byte)
+
+    def read(self, block: bool) -> None:
+        """Take in the frames that have arrived; with `block`, wait for at least some bytes.
+
+        Raises:
+            WorkerGone: the other end is closed.
+        """
+        try:
+            data = self.sock.recv(_READ_BYTES, 0 if block else socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise WorkerGone from error
+        if not data:
+            raise WorkerGone
+        self._unpacker.feed(data)
+        for frame in self._unpacker:
+            self._take(frame)
+
+    def send(self, kind: FromExecutor, *parts: Any) -> None:
+        """Report to the worker; in the kernel's hands when this returns, so that a death after it loses nothing."""
+        frame = msgpack.packb((int(kind), *parts), datetime=True)
+        try:
+            with self._sending:
+                self.sock.sendall(frame)
+        except OSError as error:
+            raise WorkerGone from error
+
+    def close(self) -> None:
+        self.sock.close()
+        os.close(self.claims_fd)
+
+    def _claimed(self, byte: bytes) -> Handed:
+        if not byte:
+            raise WorkerGone
+        while self._generation != byte[0] or not self.waiting:
+            self._read_or_leave()
+        return self.waiting.popleft()
+
+    def _read_or_leave(self) -> None:
+        if self.is_stopping:
+            raise WorkerGone
+        self.read(block=True)
+
+    def _take(self, frame: Frame) -> None:
+        match frame:
+            case [ToExecutor.RUN, tasks]:
+                self.waiting.extend(Handed._make(task) for task in tasks)
+            case [ToExecutor.FORGET, generation]:
+                self.waiting.clear()
+                self._generation = generation
+            case [ToExecutor.INTERRUPT, claim, kind, reason]:
+                self.interrupts[claim] = (InterruptKind(kind), reason)
+            case [ToExecutor.REPLY, request, error]:
+                self.replies[request] = error
+            case [ToExecutor.STOP]:
+                self.is_stopping = True
+            case _:
+                raise WorkerGone

@@ -1,0 +1,297 @@
+"""All that runs inside an executor process: load the application, claim tasks, run them, report.
+
+Sync tasks run in the main thread, one at a time; `async def` tasks share an event loop in that same thread (`async_child.py`).
+Which of the two a process does is settled by its first task; its worker never mixes them.
+
+An executor knows its pipes and nothing else of Stem: no broker, no lease but its end, no other task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple, NoReturn
+
+from stem_actors.clock import SystemClock
+from stem_actors.errors import MalformedMessage, PayloadError, SoftTimeLimitExceeded, TaskInterrupt, TaskReleased, TaskRevoked
+from stem_actors.executors.application import Application, ApplicationSource, CannotLoad, load
+from stem_actors.executors.channel import Channel, WorkerGone
+from stem_actors.executors.context import RetryRequested, TaskContext, enter, leave
+from stem_actors.executors.frames import EndKind, FromExecutor, Handed, InterruptKind
+from stem_actors.model.envelope import Envelope
+from stem_actors.model.task import TaskDefinition
+
+__all__ = ["INTERRUPT_SIGNAL", "Codec", "Run", "die_with_parent", "main"]
+
+INTERRUPT_SIGNAL = signal.SIGRTMIN + 7
+"""Tells an executor that an interrupt waits in its socket. A real-time signal, so that it clashes with no user's handler."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Codec(NamedTuple):
+    """How bodies are read and results written; handed in, since executors and codecs do not know each other."""
+
+    decode_envelope: Callable[[bytes], Envelope]
+    encode_payload: Callable[[Any, int], bytes]
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when the thread that started it ends (Linux; elsewhere the closed pipe tells)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def main(sock: socket.socket, claims: Connection, parent_pid: int | None, source: ApplicationSource, codec: Codec) -> None:
+    """The entry of an executor process. Never returns: it ends with the process.
+
+    `parent_pid`: who must still be the parent once the death signal is armed, None where the start method makes it unknowable.
+    """
+    _settle_in(parent_pid)
+    channel = Channel(sock, os.dup(claims.fileno()))
+    claims.close()
+    code = 0
+    try:
+        application = load(source)
+    except CannotLoad as error:
+        channel.send(FromExecutor.UNUSABLE, error.exit_code, str(error))
+        _leave(0)
+    try:
+        channel.send(FromExecutor.READY, application.catalogue)
+        _Executor(channel, application, codec).run()
+    except WorkerGone:
+        pass
+    except BaseException:
+        traceback.print_exc()
+        code = 70
+    _leave(code)
+
+
+def _settle_in(parent_pid: int | None) -> None:
+    os.setsid()
+    die_with_parent()
+    if parent_pid is not None and os.getppid() != parent_pid:
+        _leave(0)
+    # Not SIG_IGN, which programs started by a task would inherit: they must die of a SIGTERM as they always do.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        score.write("500")  # when memory runs out the kernel should take a task, not the worker that guards its lease
+
+
+def _leave(code: int) -> NoReturn:
+    """End without running what a forkserver's child has no business running (its parent's exit handlers), output flushed."""
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+class Run(NamedTuple):
+    """One task that this process has claimed."""
+
+    handed: Handed
+    envelope: Envelope
+    task: TaskDefinition
+    context: TaskContext
+
+
+class _Executor:
+    """Claims and runs tasks one after another in the main thread."""
+
+    def __init__(self, channel: Channel, application: Application, codec: Codec) -> None:
+        self._channel = channel
+        self._application = application
+        self._codec = codec
+        self._clock = SystemClock()
+        self._current: Handed | None = None
+        self._in_user_code = False
+        self._is_copy = False
+        self._serves_loop = False
+        signal.signal(INTERRUPT_SIGNAL, self._on_interrupt)
+        os.register_at_fork(after_in_child=self._give_up_pipes)
+
+    def run(self) -> None:
+        channel = self._channel
+        while True:
+            handed = channel.claim()
+            run = self.prepare(handed)
+            if run is None:
+                continue
+            if run.task.is_async:
+                from stem_actors.executors.async_child import AsyncExecutor
+
+                self._serves_loop = True
+                AsyncExecutor(channel, self.prepare, self.report).run(run)
+                return
+            self._run_one(run)
+
+    # ------------------------------------------------------------ shared with the async executor
+
+    def prepare(self, handed: Handed) -> Run | None:
+        """Decode and look up; None when the task ended right here and was reported."""
+        if self._clock.monotonic() >= handed.deadline:
+            self._channel.send(FromExecutor.ENDED, handed.claim, EndKind.NOT_STARTED, None, self._clock.now(), 0.0)
+            return None
+        try:
+            envelope = self._codec.decode_envelope(handed.body)
+        except MalformedMessage as error:
+            detail = [error.reason, str(error)]
+            self._channel.send(FromExecutor.ENDED, handed.claim, EndKind.UNREADABLE, detail, self._clock.now(), 0.0)
+            return None
+        task = self._application.registry.find(envelope.name)
+        if task is None:
+            self._channel.send(FromExecutor.ENDED, handed.claim, EndKind.UNREGISTERED, None, self._clock.now(), 0.0)
+            return None
+        if handed.announce:
+            self._channel.send(FromExecutor.STARTED, handed.claim)
+        deadline = None if handed.hard_limit is None else self._clock.now() + handed.hard_limit
+        context = TaskContext(
+            self, handed.claim, envelope.id, envelope.name, handed.attempt, envelope.headers, envelope.meta, deadline
+        )
+        return Run(handed, envelope, task, context)
+
+    def report(self, run: Run, kind: EndKind, detail: Any, started_at: float, seconds: float) -> None:
+        """Write the end of a run, before anything else is claimed. An unwritable result ends the run as an error."""
+        handed = run.handed
+        if kind is EndKind.RETURNED:
+            try:
+                detail = None if handed.ignore_result else self._codec.encode_payload(detail, handed.max_result_bytes)
+            except PayloadError as error:
+                kind, detail = EndKind.RAISED, ["ResultRejected", f"task {run.task.name!r} returned: {error}", None, False]
+        elif kind is EndKind.RAISED:
+            detail = describe(detail, run.task)
+        elif kind is EndKind.ASKED_RETRY:
+            detail = [*describe(detail, run.task)[:3], detail.delay, dict(detail.overrides)]
+        self._channel.send(FromExecutor.ENDED, handed.claim, int(kind), detail, started_at, seconds)
+
+    # ------------------------------------------------------------ what a task says by its context (`ExecutorLink`)
+
+    def send_progress(self, claim: int, percent: float, data: Mapping[str, Any]) -> None:
+        self._say(claim, FromExecutor.PROGRESS, percent, dict(data))
+
+    def send_heartbeat(self, claim: int) -> None:
+        self._say(claim, FromExecutor.PROGRESS, None, None)
+
+    def extend_lease(self, claim: int, by: float | None) -> None:
+        self._say(claim, FromExecutor.EXTEND, by)
+
+    def is_cancelled(self, claim: int) -> bool:
+        self._look_for_interrupts()
+        return claim in self._channel.interrupts
+
+    def _say(self, claim: int, kind: FromExecutor, *parts: Any) -> None:
+        with self._in_our_code():
+            self._channel.send(kind, claim, *parts)
+        self._look_for_interrupts()
+        self._raise_interrupt(claim)
+
+    def _look_for_interrupts(self) -> None:
+        if not self._serves_loop and threading.current_thread() is threading.main_thread():
+            with self._in_our_code():
+                self._channel.read(block=False)
+
+    # ------------------------------------------------------------ sync tasks
+
+    def _run_one(self, run: Run) -> None:
+        self._current = run.handed
+        token = enter(run.context)
+        started_at, started = time.time(), time.perf_counter()
+        kind, detail = EndKind.RETURNED, None
+        try:
+            self._in_user_code = True
+            try:
+                detail = run.task.function(*run.envelope.args, **run.envelope.kwargs)
+            finally:
+                self._in_user_code = False
+        except BaseException as error:  # user code: also SystemExit and KeyboardInterrupt end the run, not the executor
+            kind, detail = classify(error)
+        seconds = time.perf_counter() - started
+        leave(token)
+        self._current = None
+        if self._is_copy:  # the task forked and this is the copy: the run belongs to the original
+            _leave(0)
+        self._channel.interrupts.pop(run.handed.claim, None)
+        self.report(run, kind, detail, started_at, seconds)
+
+    def _on_interrupt(self, _signal: int, _frame: object) -> None:
+        """Runs between two byte codes of the main thread; raises only in user code of the claim that the interrupt names.
+
+        While our own code runs, nothing is done: the worker repeats the signal until the run has ended.
+        """
+        if not self._in_user_code or self._current is None or self._is_copy:
+            return
+        self._look_for_interrupts()
+        self._raise_interrupt(self._current.claim)
+
+    def _raise_interrupt(self, claim: int) -> None:
+        interrupt = self._channel.interrupts.pop(claim, None)
+        if interrupt is not None:
+            raise interrupt_error(*interrupt)
+
+    @contextlib.contextmanager
+    def _in_our_code(self) -> Iterator[None]:
+        """No interrupt is raised inside; a half-written frame would garble the stream."""
+        if threading.current_thread() is not threading.main_thread():  # interrupts are raised in the main thread only
+            yield
+            return
+        before, self._in_user_code = self._in_user_code, False
+        try:
+            yield
+        finally:
+            self._in_user_code = before
+
+    def _give_up_pipes(self) -> None:
+        """In a task's forked copy: a worker must not take a grandchild for its executor."""
+        self._is_copy = True
+        self._channel.close()
+
+
+def interrupt_error(kind: InterruptKind, reason: str | None) -> TaskInterrupt:
+    """The exception that a running task sees."""
+    match kind:
+        case InterruptKind.SOFT_LIMIT:
+            return SoftTimeLimitExceeded("the task ran longer than its soft time limit")
+        case InterruptKind.REVOKED:
+            return TaskRevoked(reason or "the task was revoked")
+        case InterruptKind.RELEASED:
+            return TaskReleased("the worker is leaving; the task will run again elsewhere")
+
+
+def classify(error: BaseException) -> tuple[EndKind, Any]:
+    """How a run that raised `error` ended."""
+    match error:
+        case RetryRequested():
+            return EndKind.ASKED_RETRY, error
+        case TaskRevoked():
+            return EndKind.INTERRUPTED, int(InterruptKind.REVOKED)
+        case TaskReleased():
+            return EndKind.INTERRUPTED, int(InterruptKind.RELEASED)
+        case _:
+            return EndKind.RAISED, error
+
+
+def describe(error: BaseException, task: TaskDefinition) -> list[Any]:
+    """An exception as data: class name, message, traceback without our own frames, and whether the policy lets it be retried."""
+    policy = task.options.retry_policy
+    user_frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    try:
+        message = str(error)
+        stack = "".join(traceback.format_exception(type(error), error, user_frames))
+    except Exception as broken:  # user code: an exception whose __str__ raises
+        message, stack = f"<its message cannot be read: {type(broken).__name__}>", ""
+    return [type(error).__name__, _printable(message), _printable(stack)[-16_384:], policy is None or policy.allows(error)]
+
+
+def _printable(text: str) -> str:
+    """Lone surrogates have no wire form."""
+    return text[:65_536].encode("utf-8", "backslashreplace").decode("utf-8")

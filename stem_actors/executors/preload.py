@@ -1,0 +1,15 @@
+"""What a worker's forkserver imports before it forks executors: their code, shared by all of them, and a death wish.
+
+The forkserver would outlive a killed worker and keep its executors alive. So it dies with the worker's main thread, and each
+executor dies with the forkserver (`child.die_with_parent`). Errors in a preloaded module are swallowed by multiprocessing; an
+executor therefore says `READY` before it is given anything.
+"""
+
+from __future__ import annotations
+
+import gc
+
+from stem_actors.executors import child
+
+child.die_with_parent()
+gc.freeze()  # what is loaded by now stays shared between the executors instead of being copied by their collectors

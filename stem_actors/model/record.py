@@ -1,0 +1,160 @@
+"""The record of a task that waiters and operators read; and a settlement: a lease, its verdict, the record to store with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, assert_never
+
+from stem_actors.model.delivery import Delivery, Lease, State
+from stem_actors.model.lifecycle import Precedence, TaskState
+from stem_actors.model.outcome import (
+    Ack,
+    DeadLetter,
+    Defer,
+    Died,
+    ErrorInfo,
+    Expired,
+    Failed,
+    Interrupted,
+    Lapsed,
+    Outcome,
+    Rejected,
+    Release,
+    Retry,
+    RetryAsked,
+    Revoked,
+    Succeeded,
+    Unregistered,
+    Verdict,
+)
+
+__all__ = ["Settlement", "TaskRecord", "running_record", "settlement"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """A task's status as last written. `payload` is the encoded result; times are seconds since the epoch.
+
+    `created_at` and `updated_at` are the store's business: it keeps the first and sets the second at every write.
+    """
+
+    id: str
+    state: TaskState
+    attempt: int = 0
+    delivery_count: int = 0
+    replay_count: int = 0
+    payload: bytes | None = None
+    error: ErrorInfo | None = None
+    retryable: bool = False
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+    @property
+    def precedence(self) -> Precedence:
+        return Precedence(self.replay_count, self.attempt, self.delivery_count, self.state.finality)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How one lease ends: the verdict, the state that travels on (None: as it was), and the record to store beside it."""
+
+    lease: Lease
+    verdict: Verdict
+    state: State | None = None
+    record: TaskRecord | None = None
+
+
+def settlement(delivery: Delivery, outcome: Outcome, verdict: Verdict, facts: Mapping[str, Any]) -> Settlement:
+    """Work out the new state and the record that go with a verdict. Pure.
+
+    `facts` is what the worker knows of the run for the record's meta: worker, startedAt, completedAt (milliseconds).
+    A delivery that goes back uncharged leaves no record: it is `queued` again, as any task without one.
+    """
+    return Settlement(delivery.lease, verdict, _state_after(delivery.state, outcome), _record(delivery, outcome, verdict, facts))
+
+
+def running_record(delivery: Delivery, facts: Mapping[str, Any]) -> TaskRecord:
+    """The record of a task that has been running for a while."""
+    return _build(delivery, TaskState.RUNNING, facts)
+
+
+def _state_after(state: State, outcome: Outcome) -> State | None:
+    match outcome:
+        case Failed():
+            return state.retried()
+        case RetryAsked(overrides=overrides):
+            return state.retried(overrides)
+        case Died(cause):
+            return state.died(cause)
+        case Lapsed():
+            return state.lapsed()
+        case Unregistered():
+            return state.handed_back()
+        case Succeeded() | Interrupted() | Revoked() | Expired() | Rejected():
+            return None
+        case _:
+            assert_never(outcome)
+
+
+def _record(delivery: Delivery, outcome: Outcome, verdict: Verdict, facts: Mapping[str, Any]) -> TaskRecord | None:
+    match verdict:
+        case Ack():
+            return _acknowledged(delivery, outcome, facts)
+        case Retry(delay):
+            error = outcome.error if isinstance(outcome, Failed | RetryAsked) else None
+            meta = {**facts, "retryDelayMs": round(delay * 1000)}
+            return _build(delivery, TaskState.RETRIED, meta, error=error, retryable=True)
+        case DeadLetter(reason, meta):
+            return _build(delivery, TaskState.FAILED, {**facts, "deadLetter": reason}, error=_final_error(outcome, reason, meta))
+        case Release() | Defer():
+            return None
+        case _:
+            assert_never(verdict)
+
+
+def _acknowledged(delivery: Delivery, outcome: Outcome, facts: Mapping[str, Any]) -> TaskRecord:
+    match outcome:
+        case Succeeded(payload):
+            return _build(delivery, TaskState.SUCCEEDED, facts, payload=payload)
+        case Revoked(reason, requested_by):
+            meta = {**facts, "revoked": True, "revokedReason": reason, "revokedBy": requested_by}
+            return _build(delivery, TaskState.CANCELLED, meta, error=ErrorInfo("TaskRevoked", reason or "the task was revoked"))
+        case _:
+            error = ErrorInfo("TaskExpired", "the task expired before it started")
+            return _build(delivery, TaskState.CANCELLED, {**facts, "stem.expired": True}, error=error)
+
+
+def _final_error(outcome: Outcome, reason: str, meta: Mapping[str, Any]) -> ErrorInfo:
+    match outcome:
+        case Failed(error) | Rejected(_, error):
+            return error
+        case RetryAsked(error):
+            return ErrorInfo("RetryExhausted", f"no retries left: {error.message}", error.stack)
+        case Died(cause):
+            return ErrorInfo("WorkerLost", f"its executor died under it each time, last: {cause}", meta=dict(meta))
+        case _:
+            return ErrorInfo("Unregistered", f"no worker knows the task {meta.get('task')!r} ({reason})")
+
+
+def _build(
+    delivery: Delivery,
+    state: TaskState,
+    meta: Mapping[str, Any],
+    payload: bytes | None = None,
+    error: ErrorInfo | None = None,
+    retryable: bool = False,
+) -> TaskRecord:
+    counters, envelope = delivery.state, delivery.envelope
+    return TaskRecord(
+        envelope.id,
+        state,
+        counters.attempt,
+        counters.delivery_count,
+        counters.replay_count,
+        payload,
+        error,
+        retryable,
+        {"task": envelope.name, "queue": envelope.queue, **envelope.meta, **meta},
+    )

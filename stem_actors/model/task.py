@@ -1,0 +1,99 @@
+"""Tasks: a name, a function and options; and the registry of an application."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stem_actors.errors import TaskDefinitionError, UnknownTask
+from stem_actors.model.retry import RetryPolicy
+
+__all__ = ["TaskDefinition", "TaskOptions", "TaskRegistry"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """What is fixed about a task when it is defined. Durations in seconds; None: the application's default.
+
+    `exclusive`  stopped before its lease can run out while renewal goes unanswered
+    `acks_late`  False: acknowledged when it starts, at most once
+    """
+
+    queue: str | None = None
+    max_retries: int | None = None
+    soft_time_limit: float | None = None
+    hard_time_limit: float | None = None
+    priority: int = 0
+    visibility_timeout: float | None = None
+    exclusive: bool = False
+    ignore_result: bool = False
+    retry_policy: RetryPolicy | None = None
+    description: str = ""
+    tags: Sequence[str] = ()
+    idempotent: bool = False
+
+    def __post_init__(self) -> None:
+        soft, hard = self.soft_time_limit, self.hard_time_limit
+        if (soft is not None and soft <= 0) or (hard is not None and hard <= 0):
+            raise TaskDefinitionError("a time limit is a number of seconds above 0")
+        if soft is not None and hard is not None and soft >= hard:
+            raise TaskDefinitionError(f"the soft time limit ({soft} s) must end before the hard one ({hard} s)")
+        if self.max_retries is not None and self.max_retries < 0:
+            raise TaskDefinitionError("max_retries is a number from 0")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDefinition:
+    """A registered task."""
+
+    name: str
+    function: Callable[..., Any]
+    options: TaskOptions
+    is_async: bool
+
+
+@dataclass(slots=True)
+class TaskRegistry:
+    """The tasks of one application by name. Filled while modules are imported, read afterwards."""
+
+    _tasks: dict[str, TaskDefinition] = field(default_factory=dict)
+
+    def add(self, name: str, function: Callable[..., Any], options: TaskOptions) -> TaskDefinition:
+        """Register a function or coroutine function.
+
+        Raises:
+            TaskDefinitionError: the name is taken by another function.
+        """
+        known = self._tasks.get(name)
+        if known is not None and not _is_same_source(known.function, function):
+            raise TaskDefinitionError(f"task {name!r} is already registered by {known.function.__module__}; choose another name")
+        definition = TaskDefinition(name, function, options, inspect.iscoroutinefunction(function))
+        self._tasks[name] = definition
+        return definition
+
+    def get(self, name: str) -> TaskDefinition:
+        """The task called `name`, or `UnknownTask`."""
+        try:
+            return self._tasks[name]
+        except KeyError:
+            known = ", ".join(sorted(self._tasks)) or "none"
+            raise UnknownTask(f"no task is called {name!r}; known: {known}") from None
+
+    def find(self, name: str) -> TaskDefinition | None:
+        return self._tasks.get(name)
+
+    def __iter__(self) -> Iterator[TaskDefinition]:
+        return iter(self._tasks.values())
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+
+def _is_same_source(known: Callable[..., Any], new: Callable[..., Any]) -> bool:
+    """A script's functions exist twice when it is imported again under another module name."""
+    known_code, new_code = getattr(known, "__code__", None), getattr(new, "__code__", None)
+    if known_code is None or new_code is None:
+        return known is new
+    return (known_code.co_filename, known_code.co_firstlineno) == (new_code.co_filename, new_code.co_firstlineno)

@@ -1,0 +1,306 @@
+"""stem-node: supervises worker processes on one host and serves /livez, /readyz, /metrics and /status.
+
+The node imports no user code and touches no broker: it knows its workers by what they report each second. It adopts what dead
+workers leave behind (it is a child subreaper, and works as PID 1), kills it, and reaps it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import selectors
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from stem_actors.actors.messages import ShutdownMode
+from stem_actors.admin import AdminServer, Health, Pages
+from stem_actors.config import Settings, masked_url
+from stem_actors.errors import OperatorError
+from stem_actors.executors.application import ApplicationSource
+from stem_actors.exposition import NodeMetrics
+from stem_actors.logs import set_up_logging
+from stem_actors.supervision.child import Backoff, ChildSpec, Intensity
+from stem_actors.supervision.events import ChildExited, ChildRestarted, Event, SupervisorFailed
+from stem_actors.supervision.process import process
+from stem_actors.supervision.reasons import ExitedWith
+from stem_actors.supervision.tree import Tree, start_tree
+from stem_actors.worker import WorkerOrders
+from stem_actors.worker_process import WorkerProcess
+
+__all__ = ["Node", "run"]
+
+_logger = logging.getLogger("stem.node")
+
+_OK, _USAGE, _FAILURE = 0, 64, 70
+_SILENT = 5.0
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def run(settings: Settings) -> int:
+    """Run a node until it is told to leave; the exit code."""
+    set_up_logging(settings.log_level, settings.log_format)
+    try:
+        return Node(settings).run()
+    except OperatorError as error:
+        _logger.error("%s", error)
+        return _FAILURE
+
+
+@dataclass(slots=True, eq=False)
+class _WorkerView:
+    """What the node last heard of one worker."""
+
+    process: WorkerProcess | None = None
+    heard_at: float = 0.0
+    silent_ticks: int = 0
+    reasons: list[str] = field(default_factory=lambda: ["starting"])
+    snapshot: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Node:
+    """One node. `run` is for the main thread: it installs signal handlers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._workers = {f"{settings.name}-{number}": _WorkerView() for number in range(1, settings.workers + 1)}
+        self._metrics = NodeMetrics(settings.metrics_max_tasks)
+        self._selector = selectors.DefaultSelector()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._selector.register(self._wake_fd, selectors.EVENT_READ, None)
+        self._lock = threading.Lock()
+        self._fresh: list[WorkerProcess] = []
+        self._started: list[WorkerProcess] = []
+        self._signals: list[int] = []
+        self._mode: ShutdownMode | None = None
+        self._exit_code: int | None = None
+        self._fatal = ""
+        self._has_orphans = False
+        self._tree: Tree | None = None
+
+    def run(self) -> int:
+        become_subreaper()
+        admin = self._open_admin()
+        settings = self._settings
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, self._on_signal)
+        facts = {"node": settings.name, "queues": list(settings.worker_queues), "concurrency": settings.concurrency}
+        _logger.info(
+            "%s starts %d worker(s) on %s", settings.name, settings.workers, masked_url(settings.broker_url), extra=facts
+        )
+        self._tree = start_tree(
+            [self._spec(worker_id) for worker_id in self._workers], on_event=self._on_event, name="node", tick=1.0
+        )
+        try:
+            self._loop(self._tree)
+        finally:
+            if admin is not None:
+                admin.close()
+            self._reap_orphans(kill=True)
+        if self._fatal:
+            print(f"stem-node: {self._fatal}", file=sys.stderr)
+        return _OK if self._exit_code is None else self._exit_code
+
+    # ------------------------------------------------------------ the main thread
+
+    def _loop(self, tree: Tree) -> None:
+        last_tick = time.monotonic()
+        while tree.wait(0) is None:
+            for key, _ in self._selector.select(timeout=0.5):
+                if isinstance(key.data, _WorkerView):
+                    self._hear(key.data)
+                else:
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(self._wake_fd)
+            self._adopt_fresh()
+            self._obey_signals(tree)
+            if time.monotonic() - last_tick >= 1.0:
+                last_tick = time.monotonic()
+                self._tick(tree)
+            if self._exit_code is not None and self._mode is None:
+                self._leave(tree, ShutdownMode.WARM)
+
+    def _adopt_fresh(self) -> None:
+        with self._lock:
+            fresh, self._fresh = self._fresh, []
+        for worker in fresh:
+            view = self._workers[worker.worker_id]
+            view.process, view.silent_ticks, view.reasons = worker, 0, ["starting"]
+            view.heard_at = time.monotonic()
+            self._selector.register(worker.sock, selectors.EVENT_READ, view)
+            if self._mode is not None:
+                worker.shut_down(self._mode)
+
+    def _hear(self, view: _WorkerView) -> None:
+        worker = view.process
+        assert worker is not None, "only adopted workers are listened to"
+        try:
+            for frame in worker.frames():
+                self._heard(view, worker, frame)
+        except EOFError:
+            self._selector.unregister(worker.sock)
+            worker.sock.close()
+            view.process, view.reasons = None, ["not running"]
+            self._metrics.forget(worker.worker_id)
+
+    def _heard(self, view: _WorkerView, worker: WorkerProcess, frame: list[Any]) -> None:
+        match frame:
+            case ["status", list(reasons), list(gauges), list(growth), dict(snapshot)]:
+                view.heard_at, view.silent_ticks = time.monotonic(), 0
+                view.reasons, view.snapshot = reasons, snapshot
+                self._metrics.add(growth)
+                self._metrics.set_gauges(worker.worker_id, gauges)
+            case ["fatal", str(text)]:
+                self._fatal = text
+
+    def _tick(self, tree: Tree) -> None:
+        """Once a second by our own time: a node that was suspended with its workers does not blame them."""
+        patience = max(10.0, 3 * self._settings.visibility_timeout)
+        for worker_id, view in self._workers.items():
+            if view.process is None:
+                continue
+            view.silent_ticks += 1
+            if view.silent_ticks > patience:
+                _logger.error("worker %s has reported nothing for %d s: it is replaced", worker_id, view.silent_ticks)
+                view.silent_ticks = 0
+                tree.directory.kill(worker_id)
+        kill, self._has_orphans = self._has_orphans, False
+        self._reap_orphans(kill)
+
+    # ------------------------------------------------------------ leaving
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._signals.append(number)
+        self._wake()
+
+    def _obey_signals(self, tree: Tree) -> None:
+        """TERM leaves warm, a second one hard; INT warm, soft, hard; QUIT hard."""
+        steps = {
+            signal.SIGTERM: [ShutdownMode.WARM, ShutdownMode.HARD],
+            signal.SIGINT: [ShutdownMode.WARM, ShutdownMode.SOFT, ShutdownMode.HARD],
+            signal.SIGQUIT: [ShutdownMode.HARD],
+        }
+        modes = [
+            ladder[min(self._signals.count(number), len(ladder)) - 1]
+            for number, ladder in steps.items()
+            if number in self._signals
+        ]
+        if modes and (self._mode is None or max(modes) > self._mode):
+            self._leave(tree, max(modes))
+
+    def _leave(self, tree: Tree, mode: ShutdownMode) -> None:
+        _logger.info("node %s leaves (%s)", self._settings.name, mode.name.lower())
+        is_first, self._mode = self._mode is None, mode
+        for view in self._workers.values():
+            if view.process is not None:
+                view.process.shut_down(mode)
+        if is_first:
+            tree.request_stop()
+
+    # ------------------------------------------------------------ workers
+
+    def _spec(self, worker_id: str) -> ChildSpec:
+        settings = self._settings
+        return ChildSpec(
+            worker_id,
+            process(partial(self._start_worker, worker_id)),
+            stop_deadline=settings.drain_timeout + settings.soft_grace_period + 15.0,
+            backoff=Backoff(initial=0.1, maximum=10.0),
+            intensity=Intensity(restarts=10, period=60.0) if not settings.enable_chaos else Intensity(restarts=1000, period=60.0),
+        )
+
+    def _start_worker(self, worker_id: str) -> WorkerProcess:
+        """In a thread of its keeper: start, and let the main thread listen to it."""
+        source = ApplicationSource(self._settings.app or self._settings.tasks[0], None, self._settings.tasks, os.getcwd())
+        with self._lock:
+            worker = WorkerProcess.start(WorkerOrders(self._settings, worker_id, source))
+            self._fresh.append(worker)
+            self._started.append(worker)
+        self._wake()
+        return worker
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case ChildExited(_, _, _, reason):
+                self._has_orphans = True
+                if isinstance(reason, ExitedWith) and reason.code == _USAGE:
+                    self._exit_code = _USAGE  # it would end so each time
+                self._wake()
+            case ChildRestarted(_, _, _, reason, _):
+                self._metrics.count("stem_actor_restarts_total", "worker", reason.label)
+            case SupervisorFailed():
+                self._exit_code = self._exit_code or _FAILURE
+                self._wake()
+
+    def _reap_orphans(self, kill: bool) -> None:
+        """Reap what was left to us; with `kill`, end what dead workers' executors left running.
+
+        Under the lock no worker is being started, so a child that is no worker was left to us. A worker's exit is for its keeper.
+        """
+        with self._lock:
+            self._started = [worker for worker in self._started if worker.popen.returncode is None]
+            orphans = _children() - {worker.pid for worker in self._started}
+        for pid in orphans:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                if kill:
+                    os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, os.WNOHANG)
+
+    # ------------------------------------------------------------ admin
+
+    def _open_admin(self) -> AdminServer | None:
+        address = self._settings.admin_address
+        if address is None:
+            return None
+        pages = Pages(self._livez, self._readyz, self._metrics.render, self._status)
+        admin = AdminServer(*address, pages)
+        admin.start()
+        _logger.info("admin HTTP on http://%s", admin.address, extra={"admin": admin.address})
+        return admin
+
+    def _livez(self) -> Health:
+        is_alive = self._tree is not None and self._tree.wait(0) is None
+        return Health({"node": [] if is_alive else ["its supervision tree has ended"]})
+
+    def _readyz(self) -> Health:
+        now = time.monotonic()
+        reasons: dict[str, list[str]] = {}
+        for worker_id, view in self._workers.items():
+            silent = now - view.heard_at
+            if view.process is not None and silent > _SILENT:
+                reasons[worker_id] = [f"it has reported nothing for {silent:.0f} s"]
+            else:
+                reasons[worker_id] = list(view.reasons)
+        if self._mode is not None:
+            reasons["node"] = ["leaving"]
+        return Health(reasons)
+
+    def _status(self) -> Any:
+        return [view.snapshot for view in self._workers.values()]
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self._wake_fd, 1)
+
+
+def become_subreaper() -> None:
+    """Have orphans of our descendants become our children (Linux), so that they can be ended and reaped."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _children() -> set[int]:
+    """Pids of our children, of all threads."""
+    pids: set[int] = set()
+    for listing in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            pids |= {int(pid) for pid in listing.read_text().split()}
+    return pids

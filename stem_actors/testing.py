@@ -1,0 +1,47 @@
+"""What a user's own tests need: a clock advanced by hand. Public.
+
+Imports nothing that a running worker needs, so importing it changes nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+
+__all__ = ["ManualClock"]
+
+
+class ManualClock:
+    """A clock that stands still until `advance`. May be shared by threads.
+
+    Nothing that sleeps is woken by it: it suits code that only reads the time, and the stepper of `supervision`.
+    """
+
+    def __init__(self, now: float = 1_700_000_000.0, monotonic: float = 1000.0) -> None:
+        self._now = now
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """Seconds that only `advance` moves."""
+        return self._monotonic
+
+    def advance(self, seconds: float) -> None:
+        """Move both readings on.
+
+        Raises:
+            ValueError: `seconds` is negative; see `set_now` for a host clock that is set back.
+        """
+        if seconds < 0:
+            raise ValueError(f"a clock advances by 0 or more seconds, not {seconds}")
+        with self._lock:
+            self._now += seconds
+            self._monotonic += seconds
+
+    def set_now(self, now: float) -> None:
+        """Set the wall clock, as an operator or NTP would; `monotonic` goes on from where it was."""
+        with self._lock:
+            self._now = now

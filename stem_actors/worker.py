@@ -1,0 +1,473 @@
+"""A worker: its supervision tree in one readable function, and the main thread that runs it.
+
+Composition only. The main thread starts executors (their lifetime is bound to it), hears signals and the node, and decides when
+the process ends; everything else is an actor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import selectors
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import msgpack
+
+from stem_actors.actors import messages as m
+from stem_actors.actors.consumer import Consumer
+from stem_actors.actors.executor_pool import ExecutorPool, PoolSettings
+from stem_actors.actors.heartbeat import Heartbeat, Identity, Status
+from stem_actors.actors.housekeeper import Housekeeper
+from stem_actors.actors.lease_renewer import LeaseRenewer
+from stem_actors.actors.reconnect import Reconnect
+from stem_actors.actors.revoke_listener import RevokeListener
+from stem_actors.actors.settler import Settler
+from stem_actors.actors.vitals import Vitals
+from stem_actors.adapters import open_stores
+from stem_actors.clock import Clock, SystemClock
+from stem_actors.codecs.msgpack import decode_delivery, decode_envelope, encode_payload
+from stem_actors.config import Settings, masked_url
+from stem_actors.errors import ConfigError, StemError
+from stem_actors.executors.application import ApplicationSource
+from stem_actors.executors.child import Codec
+from stem_actors.executors.launcher import ExecutorLauncher
+from stem_actors.executors.process import ExecutorProcess
+from stem_actors.metrics import Tally
+from stem_actors.model.ids import new_incarnation
+from stem_actors.model.retry import Limits
+from stem_actors.ports import Stores
+from stem_actors.supervision.child import ChildSpec, Strategy, actor
+from stem_actors.supervision.events import ChildRestarted, Event, SupervisorFailed
+from stem_actors.supervision.supervisor import supervisor
+from stem_actors.supervision.tree import Tree, start_tree
+
+__all__ = ["Worker", "WorkerOrders", "main"]
+
+_logger = logging.getLogger("stem.worker")
+
+_OK, _USAGE, _FAILURE = 0, 64, 70
+_PRELOAD = ("stem_actors.executors.preload", "stem_actors.codecs.msgpack", "stem_actors.app")
+_STOP_DEADLINE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOrders:
+    """What a worker process is told by whoever starts it. Travels as a map of wire types."""
+
+    settings: Settings
+    worker_id: str
+    source: ApplicationSource
+
+    def to_wire(self) -> dict[str, Any]:
+        source = asdict(self.source) | {"modules": list(self.source.modules)}
+        return {"settings": self.settings.to_wire(), "worker_id": self.worker_id, "source": source}
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> WorkerOrders:
+        return cls(Settings.from_wire(wire["settings"]), wire["worker_id"], ApplicationSource(**wire["source"]))
+
+
+class Worker:
+    """One worker. `run` belongs to the thread that is to start executors; `shut_down` may be called from any.
+
+    `publish` gets a status each second, in an actor's thread; `fatal` the reason, before a run ends with another code than 0.
+    """
+
+    def __init__(
+        self,
+        orders: WorkerOrders,
+        stores: Stores,
+        publish: Callable[[Status], None],
+        fatal: Callable[[str], None] = lambda text: None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._orders = orders
+        self._stores = stores
+        self._publish = publish
+        self._fatal = fatal
+        self._clock = clock or SystemClock()
+        self._holder = new_incarnation(orders.worker_id)
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._modes: queue.SimpleQueue[m.ShutdownMode] = queue.SimpleQueue()
+        self._mode: m.ShutdownMode | None = None
+        self._exit_code: int | None = None
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wake_fd, selectors.EVENT_READ, self._drain_wake)
+        settings = orders.settings
+        codec = Codec(partial(decode_envelope, max_bytes=settings.max_payload_bytes), encode_payload)
+        self._launcher = ExecutorLauncher(settings.pool, orders.source, codec, orders.worker_id, _PRELOAD, self._wake)
+        self._tree: Tree | None = None
+        self._tallies: dict[str, Tally] = {}
+
+    # ------------------------------------------------------------ for other threads
+
+    def shut_down(self, mode: m.ShutdownMode = m.ShutdownMode.WARM) -> None:
+        """Leave, in this mode."""
+        self._modes.put(mode)
+        self._wake()
+
+    def end(self, code: int, reason: str = "") -> None:
+        """Stop everything and leave with `code`; the first one counts."""
+        if self._exit_code is None:
+            self._exit_code = code
+            if reason:
+                _logger.error("%s ends: %s", self._orders.worker_id, reason, extra={"worker": self._orders.worker_id})
+                self._fatal(reason)
+        self._wake()
+
+    def kill_actor(self, child_id: str) -> bool:
+        """Make an actor crash, as chaos asks for."""
+        return self._tree is not None and self._tree.directory.kill(child_id)
+
+    # ------------------------------------------------------------ the pool's launcher
+
+    def launch(self, slot: int) -> int:
+        return self._launcher.launch(slot)
+
+    def reap_all(self, timeout: float) -> bool:
+        return self._launcher.reap_all(timeout)
+
+    def hung(self) -> None:
+        _logger.critical("%s ends: its main thread hangs while it starts an executor", self._orders.worker_id)
+        os._exit(_FAILURE)
+
+    def executor_ready(self, broker: str | None) -> None:
+        ours = self._orders.settings.broker_url
+        if broker is not None and broker != ours:
+            self.end(
+                _USAGE,
+                f"the application {self._orders.source.target!r} enqueues on {masked_url(broker)}, but this worker works on "
+                f"{masked_url(ours)}. Start it with --broker {masked_url(broker)}, or let the application read STEM_BROKER_URL.",
+            )
+
+    def unusable(self, code: int, text: str) -> None:
+        self.end(code, text)
+
+    def drained(self) -> None:
+        self.end(_OK)
+
+    # ------------------------------------------------------------ the main thread
+
+    def watch(self, fileobj: Any, callback: Callable[[], None]) -> None:
+        """Have `callback` called in the main thread when `fileobj` is readable; before `run`."""
+        self._selector.register(fileobj, selectors.EVENT_READ, callback)
+
+    def unwatch(self, fileobj: Any) -> None:
+        self._selector.unregister(fileobj)
+
+    def run(self) -> int:
+        """Run until told to leave; the exit code."""
+        self._launcher.prepare()
+        self._tree = start_tree(self._children(), on_event=self._on_event, clock=self._clock, name="worker")
+        leave_by: float | None = None
+        try:
+            while self._exit_code is None:
+                self._launch_executors(self._tree)
+                mode = self._next_mode()
+                if mode is not None:
+                    leave_by = self._leave(self._tree, mode, leave_by)
+                    continue
+                for key, _ in self._selector.select(timeout=1.0):
+                    key.data()
+                if self._tree.wait(0) is not None:
+                    self.end(_FAILURE, f"its supervision tree ended: {self._tree.wait(0)}")
+                if leave_by is not None and self._clock.monotonic() > leave_by:
+                    _logger.warning("%s leaves with deliveries unsettled; their leases will lapse", self._orders.worker_id)
+                    self.end(_OK)
+        finally:
+            self._stop()
+        return self._exit_code
+
+    def _launch_executors(self, tree: Tree) -> None:
+        while (launched := self._launcher.launch_next()) is not None:
+            slot, ticket, result = launched
+            if isinstance(result, ExecutorProcess):
+                if not tree.tell(m.EXECUTOR_POOL, m.ExecutorUp(slot, ticket, result)):
+                    result.kill()
+            else:
+                tree.tell(m.EXECUTOR_POOL, m.ExecutorFailed(slot, ticket, result))
+
+    def _next_mode(self) -> m.ShutdownMode | None:
+        with contextlib.suppress(queue.Empty):
+            return self._modes.get_nowait()
+        return None
+
+    def _leave(self, tree: Tree, mode: m.ShutdownMode, leave_by: float | None) -> float | None:
+        if self._mode is not None and mode <= self._mode:
+            return leave_by
+        self._mode = mode
+        settings = self._orders.settings
+        _logger.info("%s leaves (%s)", self._orders.worker_id, mode.name.lower(), extra={"worker": self._orders.worker_id})
+        tree.tell(m.CONSUMER, m.StopFetching())
+        tree.tell(m.EXECUTOR_POOL, m.Shutdown(mode))
+        grace = settings.soft_grace_period + 2.0
+        allowed = {m.ShutdownMode.WARM: settings.drain_timeout + grace, m.ShutdownMode.SOFT: grace, m.ShutdownMode.HARD: 2.0}
+        until = self._clock.monotonic() + allowed[mode]
+        return until if leave_by is None else min(until, leave_by)
+
+    def _stop(self) -> None:
+        """Stop the tree; what it does not get done by the deadline ends with the process."""
+        if self._tree is not None:
+            self._tree.stop(timeout=_STOP_DEADLINE)
+        self._launcher.reap_all(timeout=2.0)
+        self._selector.close()
+        with contextlib.suppress(OSError):
+            os.close(self._wake_fd)
+        self._wake_fd = -1
+
+    def _wake(self) -> None:
+        if self._wake_fd >= 0:
+            with contextlib.suppress(OSError):
+                os.eventfd_write(self._wake_fd, 1)
+
+    def _drain_wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake_fd)
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case ChildRestarted(_, child_id, _, reason, _):
+                self._tally("supervisor").count("stem_actor_restarts_total", child_id, reason.label)
+            case SupervisorFailed():
+                self._wake()
+
+    def _tally(self, actor: str) -> Tally:
+        """An actor's tally, the same through all its lives."""
+        return self._tallies.setdefault(actor, Tally())
+
+    # ------------------------------------------------------------ the tree
+
+    def _children(self) -> Sequence[ChildSpec]:
+        """The worker's supervision tree. What shares a fate restarts together: pool, then consumer; the others stand alone."""
+        orders, settings, stores, clock = self._orders, self._orders.settings, self._stores, self._clock
+        worker, holder, queues = orders.worker_id, self._holder, settings.worker_queues
+        prefetch = settings.concurrency * settings.prefetch_multiplier
+        limits = Limits(settings.max_deliveries, settings.unregistered_max_deliveries)
+        vitals = Vitals()
+        tally = self._tally
+        for name in (m.SETTLER, m.LEASE_RENEWER, m.EXECUTOR_POOL, m.CONSUMER, m.HOUSEKEEPER, m.REVOKE_LISTENER, "supervisor"):
+            tally(name)
+        decode = partial(decode_delivery, max_bytes=settings.max_payload_bytes)
+        pool_settings = PoolSettings(
+            worker,
+            settings.namespace,
+            settings.concurrency,
+            settings.async_slots,
+            prefetch,
+            settings.visibility_timeout,
+            settings.max_payload_bytes,
+            settings.drain_timeout,
+            settings.soft_grace_period,
+            settings.force_shutdown_after,
+        )
+        identity = Identity(
+            worker,
+            holder,
+            settings.channel_namespace,
+            queues,
+            settings.concurrency,
+            prefetch,
+            settings.visibility_timeout,
+            settings.heartbeat_interval,
+        )
+
+        def reconnect(name: str) -> Reconnect:
+            return Reconnect(name, worker, settings.visibility_timeout, vitals, tally(name))
+
+        def settler(context: Any) -> Settler:
+            separate = None if stores.settles_results else stores.results
+            return Settler(
+                context,
+                stores.broker,
+                separate,
+                stores.results,
+                holder,
+                worker,
+                limits,
+                reconnect(m.SETTLER),
+                vitals,
+                tally(m.SETTLER),
+            )
+
+        def lease_renewer(context: Any) -> LeaseRenewer:
+            return LeaseRenewer(context, stores.broker, worker, reconnect(m.LEASE_RENEWER), vitals, tally(m.LEASE_RENEWER))
+
+        def executor_pool(context: Any) -> ExecutorPool:
+            return ExecutorPool(context, pool_settings, self, tally(m.EXECUTOR_POOL), clock.now)
+
+        def consumer(context: Any) -> Consumer:
+            return Consumer(context, stores.broker, queues, holder, decode, reconnect(m.CONSUMER), vitals)
+
+        def housekeeper(context: Any) -> Housekeeper:
+            return Housekeeper(
+                context,
+                stores.broker,
+                stores.results,
+                stores.revocations,
+                reconnect(m.HOUSEKEEPER),
+                vitals,
+                tally(m.HOUSEKEEPER),
+            )
+
+        def heartbeat(context: Any) -> Heartbeat:
+            return Heartbeat(
+                context,
+                identity,
+                stores.broker,
+                stores.heartbeats,
+                list(self._tallies.values()),
+                vitals,
+                self._publish,
+                lambda reason: self.end(_FAILURE, reason),
+                self._mailbox_depths,
+                clock.now,
+            )
+
+        def revoke_listener(context: Any) -> RevokeListener:
+            return RevokeListener(
+                context,
+                stores.revocations,
+                stores.control,
+                worker,
+                settings.channel_namespace,
+                clock.now,
+                reconnect(m.REVOKE_LISTENER),
+                self.shut_down,
+                settings.enable_chaos,
+            )
+
+        work = [
+            ChildSpec(m.EXECUTOR_POOL, actor(executor_pool), handler_deadline=20.0),
+            ChildSpec(m.CONSUMER, actor(consumer), handler_deadline=20.0),
+        ]
+        return [
+            ChildSpec(m.SETTLER, actor(settler), handler_deadline=30.0),
+            ChildSpec(m.LEASE_RENEWER, actor(lease_renewer), handler_deadline=20.0),
+            ChildSpec("work", supervisor(work, Strategy.REST_FOR_ONE)),
+            ChildSpec(m.HOUSEKEEPER, actor(housekeeper), handler_deadline=60.0),
+            ChildSpec(m.HEARTBEAT, actor(heartbeat), handler_deadline=30.0),
+            ChildSpec(m.REVOKE_LISTENER, actor(revoke_listener), handler_deadline=20.0),
+        ]
+
+    def _mailbox_depths(self) -> Mapping[str, int]:
+        if self._tree is None:
+            return {}
+        depths: dict[str, int] = {}
+        for child in self._tree.statistics().children:
+            for each in (child, *(child.nested.children if child.nested is not None else ())):
+                depths[each.id] = each.mailbox_depth
+        return depths
+
+
+def open_worker_stores(settings: Settings, clock: Clock) -> Stores:
+    """The stores that `settings` name."""
+    return open_stores(
+        settings.broker_url,
+        settings.result_backend_url,
+        namespace=settings.namespace,
+        clock=clock,
+        visibility_timeout=settings.visibility_timeout,
+        result_ttl=settings.result_ttl,
+        dead_letter_ttl=settings.dead_letter_ttl,
+        max_deaths=settings.max_deliveries,
+    )
+
+
+# ---------------------------------------------------------------- as a process
+
+
+def main() -> None:
+    """The entry of a worker process: orders come as the first frame of the socket whose descriptor is the first argument."""
+    sys.exit(_run_process(socket.socket(fileno=int(sys.argv[1]))))
+
+
+def _run_process(sock: socket.socket) -> int:
+    from stem_actors.logs import set_up_logging
+
+    unpacker = msgpack.Unpacker(strict_map_key=False)
+    wire = _first_frame(sock, unpacker)
+    if wire is None:
+        return _OK
+    orders = WorkerOrders.from_wire(wire)
+    set_up_logging(orders.settings.log_level, orders.settings.log_format)
+    sending = threading.Lock()
+
+    def send(*frame: Any) -> None:
+        with sending, contextlib.suppress(OSError):  # a node that is gone is noticed by reading
+            sock.sendall(msgpack.packb(frame, datetime=True))
+
+    try:
+        stores = open_worker_stores(orders.settings, SystemClock())
+    except StemError as error:
+        send("fatal", str(error))
+        return _USAGE if isinstance(error, ConfigError) else _FAILURE
+    worker = Worker(
+        orders,
+        stores,
+        publish=lambda status: send("status", list(status.reasons), status.gauges, status.growth, status.snapshot),
+        fatal=lambda text: send("fatal", text),
+    )
+    worker.watch(sock, lambda: _hear_node(worker, sock, unpacker))
+    _obey_signals(worker)
+    try:
+        return worker.run()
+    finally:
+        stores.close()
+        sys.stderr.flush()
+
+
+def _first_frame(sock: socket.socket, unpacker: msgpack.Unpacker) -> Any:
+    while True:
+        data = sock.recv(65_536)
+        if not data:
+            return None
+        unpacker.feed(data)
+        for frame in unpacker:
+            return frame
+
+
+def _hear_node(worker: Worker, sock: socket.socket, unpacker: msgpack.Unpacker) -> None:
+    """Frames of whoever started us; when that is gone, so are we, politely."""
+    try:
+        data = sock.recv(65_536)
+    except OSError:
+        data = b""
+    if not data:
+        worker.unwatch(sock)
+        worker.shut_down(m.ShutdownMode.WARM)
+        return
+    unpacker.feed(data)
+    for frame in unpacker:
+        match frame:
+            case ["shutdown", int(mode)]:
+                worker.shut_down(m.ShutdownMode(mode))
+            case ["kill_actor", str(child_id)]:
+                worker.kill_actor(child_id)
+
+
+def _obey_signals(worker: Worker) -> None:
+    """TERM leaves warm, a second one hard; INT warm, soft, hard; QUIT hard. Also what a whole process group is sent."""
+    counts = {signal.SIGTERM: 0, signal.SIGINT: 0}
+
+    def on_signal(number: int, _frame: object) -> None:
+        number = signal.Signals(number)
+        if number is signal.SIGQUIT:
+            worker.shut_down(m.ShutdownMode.HARD)
+            return
+        counts[number] += 1
+        steps = [m.ShutdownMode.WARM, m.ShutdownMode.HARD]
+        if number is signal.SIGINT:
+            steps.insert(1, m.ShutdownMode.SOFT)
+        worker.shut_down(steps[min(counts[number], len(steps)) - 1])
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, on_signal)
