@@ -104,7 +104,9 @@ class Worker:
         self._selector.register(self._wake_fd, selectors.EVENT_READ, self._drain_wake)
         settings = orders.settings
         codec = Codec(partial(decode_envelope, max_bytes=settings.max_payload_bytes), encode_payload)
-        self._launcher = ExecutorLauncher(settings.pool, orders.source, codec, orders.worker_id, _PRELOAD, self._wake)
+        self._launcher = ExecutorLauncher(
+            settings.pool, orders.source, codec, orders.worker_id, (settings.log_level, settings.log_format), _PRELOAD, self._wake
+        )
         self._tree: Tree | None = None
         self._tallies: dict[str, Tally] = {}
 
@@ -379,6 +381,7 @@ def open_worker_stores(settings: Settings, clock: Clock) -> Stores:
         result_ttl=settings.result_ttl,
         dead_letter_ttl=settings.dead_letter_ttl,
         max_deaths=settings.max_deliveries,
+        synchronous=settings.sqlite_synchronous,
     )
 
 

@@ -25,8 +25,9 @@ from stem_actors.clock import SystemClock
 from stem_actors.errors import MalformedMessage, PayloadError, SoftTimeLimitExceeded, TaskInterrupt, TaskReleased, TaskRevoked
 from stem_actors.executors.application import Application, ApplicationSource, CannotLoad, load
 from stem_actors.executors.channel import Channel, WorkerGone
-from stem_actors.executors.context import RetryRequested, TaskContext, enter, leave
+from stem_actors.executors.context import RetryRequested, TaskContext, enter, leave, log_fields
 from stem_actors.executors.frames import EndKind, FromExecutor, Handed, InterruptKind
+from stem_actors.logs import set_up_logging
 from stem_actors.model.envelope import Envelope
 from stem_actors.model.task import TaskDefinition
 
@@ -51,12 +52,20 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def main(sock: socket.socket, claims: Connection, parent_pid: int | None, source: ApplicationSource, codec: Codec) -> None:
+def main(
+    sock: socket.socket,
+    claims: Connection,
+    parent_pid: int | None,
+    source: ApplicationSource,
+    codec: Codec,
+    logging: tuple[str, str],
+) -> None:
     """The entry of an executor process. Never returns: it ends with the process.
 
     `parent_pid`: who must still be the parent once the death signal is armed, None where the start method makes it unknowable.
     """
     _settle_in(parent_pid)
+    set_up_logging(*logging, fields=log_fields)
     channel = Channel(sock, os.dup(claims.fileno()))
     claims.close()
     code = 0

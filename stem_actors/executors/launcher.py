@@ -34,6 +34,7 @@ class ExecutorLauncher:
         source: ApplicationSource,
         codec: Codec,
         name: str,
+        logging: tuple[str, str],
         preload: Sequence[str],
         wake: Callable[[], None],
     ) -> None:
@@ -42,6 +43,7 @@ class ExecutorLauncher:
         self._source = source
         self._codec = codec
         self._name = name
+        self._logging = logging
         self._preload = preload
         self._wake = wake
         self._tickets = itertools.count(1)
@@ -73,7 +75,7 @@ class ExecutorLauncher:
             return None
         parent = os.getpid() if self._method == "spawn" else None
         try:
-            process = launch(self._context, self._source, self._codec, f"{self._name}/{slot}", parent)
+            process = launch(self._context, self._source, self._codec, f"{self._name}/{slot}", parent, self._logging)
         except (OSError, EOFError) as error:  # its forkserver has just died, or the host has no room for a process
             _logger.warning("cannot start an executor: %s: %s", type(error).__name__, error)
             return slot, ticket, f"{type(error).__name__}: {error}"

@@ -212,15 +212,17 @@ class ExecutorProcess:
             os.write(self.claims_writer, bytes([self._generation]) * count)
 
 
-def launch(context: BaseContext, source: ApplicationSource, codec: Codec, name: str, parent_pid: int | None) -> ExecutorProcess:
+def launch(
+    context: BaseContext, source: ApplicationSource, codec: Codec, name: str, parent_pid: int | None, logging: tuple[str, str]
+) -> ExecutorProcess:
     """Start an executor process. Blocks until it is forked; call it from the worker's main thread only.
 
-    `parent_pid`: see `child.main`; known for `spawn`, where the worker itself is the parent.
+    `parent_pid`: see `child.main`; known for `spawn`, where the worker itself is the parent. `logging`: level and format.
     """
     ours, theirs = socket.socketpair()
     reader, writer = context.Pipe(duplex=False)
     process: BaseProcess = context.Process(  # type: ignore[attr-defined]  # every context has it, typeshed's base has not
-        target=main, args=(theirs, reader, parent_pid, source, codec), name=name, daemon=False
+        target=main, args=(theirs, reader, parent_pid, source, codec, logging), name=name, daemon=False
     )
     try:
         process.start()

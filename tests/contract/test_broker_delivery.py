@@ -133,7 +133,8 @@ def test_a_sweep_promotes_what_is_due_and_tells_when_to_come_back(broker: Broker
     assert broker.sweep().next_due == pytest.approx(1)
     clock.advance(2)
     swept = broker.sweep()
-    assert (swept.promoted, swept.next_due) == (1, pytest.approx(4))
+    assert swept.promoted == 1
+    assert swept.next_due == pytest.approx(4)
     assert counts(broker) == (1, 0, 1, 0)
     assert broker.sweep().skipped
 

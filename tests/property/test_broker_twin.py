@@ -195,12 +195,15 @@ class BrokerTwin(RuleBasedStateMachine):
     def both_look_alike(self) -> None:
         if not hasattr(self, "folder"):
             return
-        self.both(lambda stores: stores.broker.depths())
-        for holder in HOLDERS:
-            self.both(lambda stores, holder=holder: [visible(handout) for handout in stores.broker.held(holder)])
-        for queue in QUEUES:
-            self.both(lambda stores, queue=queue: list(stores.broker.dead_letters(queue).entries))
-        self.both(lambda stores: sorted(results_of(stores).list_records(limit=1000).items, key=lambda record: record.id))
+        self.both(sight)
+
+
+def sight(stores: Stores) -> Any:
+    """All that others can see of a broker and its records."""
+    held = [visible(handout) for holder in HOLDERS for handout in stores.broker.held(holder)]
+    dead = [list(stores.broker.dead_letters(queue).entries) for queue in QUEUES]
+    records = sorted(results_of(stores).list_records(limit=1000).items, key=lambda record: record.id)
+    return stores.broker.depths(), held, dead, records
 
 
 def publication(broker: Broker, sender: str, number: int, messages: Sequence[Message]) -> str:

@@ -333,9 +333,11 @@ class MemoryIntake:
         return must_return
 
     def _fetch(self, limit: int) -> list[Handout]:
+        if limit <= 0 or self._is_closed:
+            return []
         _promote(self._space, self._space.clock.now())
         queues = [queue for queue in self._queues if any(self._space.ready.get(queue, {}).values())]
-        if limit <= 0 or not queues or self._is_closed:
+        if not queues:
             return []
         self._fetches += 1
         is_lowest_first = self._fetches % LOWEST_FIRST_EVERY == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stem_actors.adapters.sqlite.broker import SqliteBroker
-from stem_actors.adapters.sqlite.connection import Database, Synchronous
+from stem_actors.adapters.sqlite.connection import WRITE_DEADLINE, Database, Synchronous
 from stem_actors.adapters.sqlite.control import SqliteControl
 from stem_actors.adapters.sqlite.heartbeats import SqliteHeartbeats
 from stem_actors.adapters.sqlite.locks import SqliteLocks
@@ -20,8 +20,15 @@ __all__ = ["SqliteFile", "Synchronous"]
 class SqliteFile:
     """One namespace of one file; its stores share this process's connections."""
 
-    def __init__(self, path: Path, namespace: str, clock: Clock, synchronous: Synchronous = "full") -> None:
-        self.database = Database(path, clock, synchronous)
+    def __init__(
+        self,
+        path: Path,
+        namespace: str,
+        clock: Clock,
+        synchronous: Synchronous = "full",
+        write_deadline: float = WRITE_DEADLINE,
+    ) -> None:
+        self.database = Database(path, clock, synchronous, write_deadline)
         self._namespace = namespace
 
     def broker(self, retention: Retention) -> SqliteBroker:

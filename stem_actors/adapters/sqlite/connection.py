@@ -29,7 +29,7 @@ from stem_actors.adapters.sqlite.wakeup import Wakeup
 from stem_actors.clock import Clock
 from stem_actors.errors import BrokerUnavailable, StorageBroken, StorageFull
 
-__all__ = ["CONTENT_ERRORS", "Database", "Insertion", "Parameters", "Row", "Synchronous"]
+__all__ = ["CONTENT_ERRORS", "WRITE_DEADLINE", "Database", "Insertion", "Parameters", "Row", "Synchronous"]
 
 Synchronous: TypeAlias = Literal["full", "normal"]
 Row: TypeAlias = tuple[Any, ...]
