@@ -381,7 +381,7 @@ def open_worker_stores(settings: Settings, clock: Clock) -> Stores:
         result_ttl=settings.result_ttl,
         dead_letter_ttl=settings.dead_letter_ttl,
         max_deaths=settings.max_deliveries,
-        synchronous=settings.sqlite_synchronous,
+        synchronous="normal" if settings.sqlite_synchronous == "normal" else "full",
     )
 
 

@@ -326,6 +326,7 @@ class ExecutorPool(StemActor):
         flight.is_async = facts.is_async
         flight.soft_limit, flight.hard_limit = limits_of(delivery, facts)
         flight.ignore_result = bool(delivery.envelope.meta.get("stem.ignoreResult", facts.ignore_result))
+        flight.is_exclusive = facts.exclusive
         flight.expected = self._run_times.expected(delivery.envelope.name)
         if delivery.lease.visibility < self._settings.visibility_timeout:
             self.tell(m.LEASE_RENEWER, m.RenewNow())
@@ -663,6 +664,9 @@ class ExecutorPool(StemActor):
         if flight.kill_at is not None and now >= flight.kill_at:
             self._kill(slot, {flight.claim: flight.interrupt_outcome or Interrupted()})
             return
+        if flight.is_exclusive and flight.interrupt is None and flight.deadline - now < flight.delivery.lease.visibility / 6:
+            self._stop_exclusive(flight, slot)
+            return
         if flight.interrupt is not None and flight.nudges_left > 0:
             flight.nudges_left -= 1
             process.nudge()
@@ -729,6 +733,13 @@ class ExecutorPool(StemActor):
             self._interrupt(flight, InterruptKind.REVOKED, Failed(error), kill_after=1.0)
         else:
             self._kill(slot, {flight.claim: Failed(error)})
+
+    def _stop_exclusive(self, flight: Flight, slot: Slot) -> None:
+        """Its lease is about to run out unrenewed, and it must never run beside another run of itself."""
+        if slot.is_async:
+            self._interrupt(flight, InterruptKind.RELEASED, Interrupted(), kill_after=flight.delivery.lease.visibility / 12)
+        else:
+            self._kill(slot, {flight.claim: Interrupted()})
 
     def _kill(self, slot: Slot, verdicts: Mapping[int, Outcome]) -> None:
         """Kill a slot's executor; what we killed is judged by `verdicts`, what ran beside it is released."""

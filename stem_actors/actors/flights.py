@@ -43,6 +43,7 @@ class Flight:
     soft_limit: float | None = None
     hard_limit: float | None = None
     ignore_result: bool = False
+    is_exclusive: bool = False
     stage: Stage = Stage.WAITING
     expected: float | None = None
     slot: int = -1

@@ -33,7 +33,6 @@ class Channel:
         self.claims_fd = claims_fd
         self.waiting: deque[Handed] = deque()
         self.interrupts: dict[int, tuple[InterruptKind, str | None]] = {}
-        self.replies: dict[int, str | None] = {}
         self.is_stopping = False
         self._generation = 0
         self._unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
@@ -106,8 +105,6 @@ class Channel:
                 self._generation = generation
             case [ToExecutor.INTERRUPT, claim, kind, reason]:
                 self.interrupts[claim] = (InterruptKind(kind), reason)
-            case [ToExecutor.REPLY, request, error]:
-                self.replies[request] = error
             case [ToExecutor.STOP]:
                 self.is_stopping = True
             case _:

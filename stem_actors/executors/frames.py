@@ -22,7 +22,6 @@ class ToExecutor(IntEnum):
     FORGET = 1  # [FORGET, generation]
     INTERRUPT = 2  # [INTERRUPT, claim, InterruptKind, reason]
     STOP = 3  # [STOP]: leave when nothing runs
-    REPLY = 4  # [REPLY, request, error or None]: to PUBLISH
 
 
 class FromExecutor(IntEnum):
@@ -32,7 +31,6 @@ class FromExecutor(IntEnum):
     ENDED = 3  # [ENDED, claim, EndKind, detail, started_at, seconds]
     PROGRESS = 4  # [PROGRESS, claim, percent, data]
     EXTEND = 5  # [EXTEND, claim]: the task asks for its lease to be renewed now
-    PUBLISH = 6  # [PUBLISH, request, sender, number, messages]: a memory broker lives in the worker only
 
 
 class EndKind(IntEnum):

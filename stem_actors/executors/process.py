@@ -119,11 +119,6 @@ class ExecutorProcess:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, INTERRUPT_SIGNAL)
 
-    def reply(self, request: int, error: str | None) -> None:
-        """Answer a publication that came by the pipe."""
-        with contextlib.suppress(OSError):
-            self._write(ToExecutor.REPLY, request, error)
-
     @property
     def wants_to_write(self) -> bool:
         """Whether bytes wait for the socket to take more."""

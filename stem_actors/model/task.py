@@ -18,7 +18,6 @@ class TaskOptions:
     """What is fixed about a task when it is defined. Durations in seconds; None: the application's default.
 
     `exclusive`  stopped before its lease can run out while renewal goes unanswered
-    `acks_late`  False: acknowledged when it starts, at most once
     """
 
     queue: str | None = None

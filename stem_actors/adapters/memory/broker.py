@@ -400,8 +400,8 @@ def _promote(space: Space, now: float) -> int:
     """What is due joins the tail of its level, in the order in which it fell due. Returns how many."""
     count = 0
     while space.delayed and space.delayed[0][0] <= now:
-        due, message = space.delayed.pop(0)
-        space.ready[message.queue].setdefault(message.level, deque()).append(message._replace(since=due))
+        _, message = space.delayed.pop(0)
+        space.ready[message.queue].setdefault(message.level, deque()).append(message._replace(since=now))
         count += 1
     return count
 

@@ -34,6 +34,28 @@ __all__ = ["SqliteBroker"]
 
 PURGE_CHUNK = 10_000  # rows a transaction: others want to write too
 
+# The oldest of a level is among those that came back (few) and the first of those that did not: see migrations/0001.sql.
+_DEPTHS = """
+    WITH RECURSIVE levels (level) AS (SELECT 0 UNION ALL SELECT level + 1 FROM levels WHERE level < 9)
+    SELECT
+        name, ready,
+        (SELECT count(*) FROM leased WHERE leased.queue = queue.id),
+        delayed,
+        (SELECT count(*) FROM dead WHERE dead.queue = queue.id),
+        (SELECT min(since) FROM (
+            SELECT (
+                SELECT min(since) FROM ready AS back
+                WHERE back.queue = queue.id AND back.level = levels.level AND rank < 1
+            ) AS since FROM levels
+            UNION ALL
+            SELECT (
+                SELECT since FROM ready AS new
+                WHERE new.queue = queue.id AND new.level = levels.level AND rank >= 1 ORDER BY rank LIMIT 1
+            ) FROM levels
+        ))
+    FROM queue WHERE namespace = :namespace AND (:chosen IS NULL OR name IN (SELECT value FROM json_each(:chosen)))
+"""
+
 _DONE, _STALE = Done(), Stale()
 
 
@@ -186,35 +208,22 @@ class SqliteBroker:
 
     def depths(self, queues: Sequence[str] | None = None) -> list[QueueDepth]:
         now, namespace = self.now(), self._namespace
-        names: dict[int, str] = dict(self._database.read("SELECT id, name FROM queue WHERE namespace = ?", (namespace,)))
-        chosen = as_set(number for number, name in names.items() if queues is None or name in queues)
-        counts: dict[str, Counter[str]] = defaultdict(Counter)
-        oldest: dict[str, float] = {}
-        for table in ("ready", "leased", "delayed", "dead"):
-            since = "min(since)" if table == "ready" else "NULL"
-            rows = self._database.read(
-                f"SELECT queue, count(*), {since} FROM {table} WHERE queue IN {MANY} GROUP BY queue",
-                (chosen,),
-            )
-            for number, count, first in rows:
-                counts[names[number]][table] = count
-                if first is not None:
-                    oldest[names[number]] = max(0.0, now - first)
+        rows = self._database.read(_DEPTHS, {"namespace": namespace, "chosen": None if queues is None else as_set(queues)})
+        found = {
+            name: QueueDepth(name, ready, leased, delayed, dead, None if since is None else max(0.0, now - since))
+            for name, ready, leased, delayed, dead, since in rows
+            if queues is not None or ready or leased or delayed or dead
+        }
         return [
-            QueueDepth(
-                name,
-                counts[name]["ready"],
-                counts[name]["leased"],
-                counts[name]["delayed"],
-                counts[name]["dead"],
-                oldest.get(name),
-            )
-            for name in sorted(counts if queues is None else set(queues))
+            found.get(name) or QueueDepth(name, 0, 0, 0, 0, None) for name in sorted(found if queues is None else set(queues))
         ]
 
     def purge(self, queue: str, dead_letters: bool = False) -> int:
         namespace = self._namespace
-        number = self._database.queue_id(namespace, queue)
+        rows = self._database.read("SELECT id FROM queue WHERE (namespace, name) = (?, ?)", (namespace, queue))
+        if not rows:
+            return 0
+        number = rows[0][0]
         removed = 0
         for table in ("ready", "delayed"):
             count = PURGE_CHUNK
@@ -231,7 +240,9 @@ class SqliteBroker:
                 f"DELETE FROM named WHERE namespace = ? AND id IN (SELECT id FROM (SELECT id, is_named {some}) WHERE is_named)",
                 (namespace, queue),
             )
-            return connection.execute(f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} {some})", (queue,)).rowcount
+            removed = connection.execute(f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} {some})", (queue,)).rowcount
+            moves.count(connection, table, {queue: -removed})
+        return removed
 
     def dead_letters(self, queue: str, limit: int = 50, offset: int = 0, since: float | None = None) -> DeadLetterPage:
         return self._dead.page(queue, limit, offset, since)

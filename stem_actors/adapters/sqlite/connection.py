@@ -19,11 +19,11 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from stem_actors.adapters.sqlite.wakeup import Wakeup
 from stem_actors.clock import Clock
@@ -35,7 +35,9 @@ Synchronous: TypeAlias = Literal["full", "normal"]
 Row: TypeAlias = tuple[Any, ...]
 Parameters: TypeAlias = Sequence[Any] | dict[str, Any]
 
-#: What SQLite or its binding raises when it will not take a value, whoever asks: the rest of the batch is not to blame.
+T = TypeVar("T")
+
+# What SQLite or its binding raises when it will not take a value, whoever asks: the rest of the batch is not to blame.
 CONTENT_ERRORS = (
     sqlite3.DataError,
     sqlite3.InterfaceError,
@@ -120,7 +122,10 @@ class Database:
             try:
                 if self._reader is None:
                     self._reader = self._open_reader()
-                return self._reader.execute(sql, parameters).fetchall()
+                reader = self._reader
+                # Readers wait for nobody but the last process that closed the file, while it empties the log.
+                deadline = time.monotonic() + self._write_deadline
+                return self._patiently(lambda: reader.execute(sql, parameters).fetchall(), deadline)
             except sqlite3.Error as error:
                 raise self._translated(error) from error
 
@@ -208,7 +213,7 @@ class Database:
         self._patiently(lambda: connection.execute("BEGIN IMMEDIATE"), deadline)
         return connection
 
-    def _patiently(self, action: Any, deadline: float) -> Any:
+    def _patiently(self, action: Callable[[], T], deadline: float) -> T:
         while True:
             try:
                 return action()

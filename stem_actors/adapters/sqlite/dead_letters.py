@@ -19,9 +19,10 @@ from stem_actors.ports import DeadLetterPage, DeadTask
 __all__ = ["DeadLetters"]
 
 _TASK = "id, body, state, reason, meta, dead_at"
-_SELECTED = (
-    "queue = :queue AND (:since IS NULL OR dead_at >= :since) AND (:ids IS NULL OR id IN (SELECT value FROM json_each(:ids)))"
-)
+_SELECTED = """
+    queue = (SELECT id FROM queue WHERE namespace = :namespace AND name = :queue)
+    AND (:since IS NULL OR dead_at >= :since) AND (:ids IS NULL OR id IN (SELECT value FROM json_each(:ids)))
+"""
 
 
 class DeadLetters:
@@ -96,7 +97,8 @@ class DeadLetters:
 
     def _selection(self, queue: str, since: float | None, ids: Sequence[str] | None, limit: int) -> dict[str, Any]:
         return {
-            "queue": self._database.queue_id(self._namespace, queue),
+            "namespace": self._namespace,
+            "queue": queue,
             "since": since,
             "ids": None if ids is None else as_set(ids),
             "limit": limit,

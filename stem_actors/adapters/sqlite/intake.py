@@ -133,6 +133,7 @@ class SqliteIntake:
                 if count > 0:
                     connection.execute(_LEAVE_READY, ((cursor.lastrowid or 0) - count + 1,))
                     claimed += count
+        moves.count(connection, "ready", {queue: -claimed})
         return claimed
 
     @property

@@ -6,6 +6,7 @@ Owns the order of reading: new work gets a rank behind all of its level, what co
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ __all__ = [
     "add_delayed",
     "add_first",
     "add_last",
+    "count",
     "end_names",
     "free_names",
     "held_tokens",
@@ -57,10 +59,11 @@ def add_last(connection: sqlite3.Connection, messages: Iterable[Moving]) -> None
         place = message[:2]
         rank = ranks.get(place)
         if rank is None:
-            rank = _edge(connection, "max", place)
+            rank = max(0, _edge(connection, "max", place, 0))
         ranks[place] = rank = rank + 1
         rows.append((*place, rank, *message[2:]))
     _READY.run(connection, rows)
+    count(connection, "ready", Counter(row[0] for row in rows))
 
 
 def add_first(connection: sqlite3.Connection, messages: Sequence[Moving]) -> None:
@@ -71,15 +74,22 @@ def add_first(connection: sqlite3.Connection, messages: Sequence[Moving]) -> Non
         place = message[:2]
         rank = ranks.get(place)
         if rank is None:
-            rank = _edge(connection, "min", place)
+            rank = min(1, _edge(connection, "min", place, 1))
         ranks[place] = rank = rank - 1
         rows.append((*place, rank, *message[2:]))
     _READY.run(connection, rows)
+    count(connection, "ready", Counter(row[0] for row in rows))
 
 
-def _edge(connection: sqlite3.Connection, side: str, place: tuple[int, int]) -> int:
+def _edge(connection: sqlite3.Connection, side: str, place: tuple[int, int], empty: int) -> int:
     (rank,) = connection.execute(f"SELECT {side}(rank) FROM ready WHERE queue = ? AND level = ?", place).fetchone()
-    return 0 if rank is None else int(rank)
+    return empty if rank is None else int(rank)
+
+
+def count(connection: sqlite3.Connection, table: str, changes: Mapping[int, int]) -> None:
+    """Keep up the number of rows that queues have in `ready` or `delayed`."""
+    for queue, change in changes.items():
+        connection.execute(f"UPDATE queue SET {table} = {table} + ? WHERE id = ?", (change, queue))
 
 
 def add_delayed(connection: sqlite3.Connection, namespace: int, messages: Sequence[tuple[float, Moving]]) -> None:
@@ -91,6 +101,7 @@ def add_delayed(connection: sqlite3.Connection, namespace: int, messages: Sequen
             for due, each in messages
         ],
     )
+    count(connection, "delayed", Counter(each.queue for _, each in messages))
 
 
 def add_dead(
@@ -116,13 +127,14 @@ def add_dead(
 def promote(connection: sqlite3.Connection, namespace: int, now: float) -> int:
     """What is due joins the tail of its level, in the order in which it fell due. Returns how many."""
     rows = connection.execute(
-        "SELECT number, queue, level, id, is_named, visibility, due, state, sig, body FROM delayed "
+        "SELECT number, queue, level, id, is_named, visibility, ?, state, sig, body FROM delayed "
         "WHERE namespace = ? AND due <= ? ORDER BY due, number LIMIT ?",
-        (namespace, now, PROMOTE_LIMIT),
+        (now, namespace, now, PROMOTE_LIMIT),
     ).fetchall()
     if rows:
         numbers = as_set(row[0] for row in rows)
         connection.execute(f"DELETE FROM delayed WHERE number IN {MANY}", (numbers,))
+        count(connection, "delayed", {queue: -number for queue, number in Counter(row[1] for row in rows).items()})
         add_last(connection, [Moving(*row[1:]) for row in rows])
     return len(rows)
 

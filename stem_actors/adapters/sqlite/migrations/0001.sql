@@ -16,10 +16,13 @@ CREATE TABLE queue (
     id        INTEGER PRIMARY KEY,
     namespace INTEGER NOT NULL REFERENCES namespace,
     name      TEXT NOT NULL,
+    ready     INTEGER NOT NULL DEFAULT 0,    -- how many rows it has there, kept up by every transaction that moves some:
+    delayed   INTEGER NOT NULL DEFAULT 0,    -- counting a backlog of millions would hold up whoever waits for the connection
     UNIQUE (namespace, name)
 );
 
--- Read in the order of its key. New work goes behind the last rank of its level, what comes back before the first.
+-- Read in the order of its key. New work goes behind all of its level, with ranks from 1; what comes back goes before all, with
+-- ranks from 0 downwards. So `since` grows with the rank from 1 on, and the oldest message is found without a scan.
 CREATE TABLE ready (
     queue      INTEGER NOT NULL,
     level      INTEGER NOT NULL,
