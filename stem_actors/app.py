@@ -220,6 +220,7 @@ class Stem:
         settings: Settings | None = None,
         clock: Clock | None = None,
     ) -> None:
+        is_told = settings is not None
         settings = settings or resolve({}, os.environ).settings
         given = (("broker_url", URL, broker, "broker"), ("result_backend_url", BACKEND, backend, "backend"))
         named = (*given, ("namespace", WORD, namespace, "namespace"))
@@ -227,6 +228,7 @@ class Stem:
             field: read_value(grammar, value, source) for field, grammar, value, source in named if value is not None
         }
         self.settings = replace(settings, **values)
+        self.explicit_broker_url: str | None = self.settings.broker_url if is_told or broker is not None else None
         self.registry = TaskRegistry()
         self._clock = clock or SystemClock()
         self.client = Client(self._open_stores, self.settings, self._clock)

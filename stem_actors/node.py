@@ -33,7 +33,7 @@ from stem_actors.supervision.events import ChildExited, ChildRestarted, Event, S
 from stem_actors.supervision.process import process
 from stem_actors.supervision.reasons import ExitedWith
 from stem_actors.supervision.tree import Tree, start_tree
-from stem_actors.worker import WorkerOrders
+from stem_actors.worker import NO_STORE, WorkerOrders
 from stem_actors.worker_process import WorkerProcess
 
 __all__ = ["Node", "run"]
@@ -42,6 +42,9 @@ _logger = logging.getLogger("stem.node")
 
 _OK, _USAGE, _FAILURE = 0, 64, 70
 _SILENT = 5.0
+_LAST_LOOKS = 2.0
+_ORPHANS_COME_FOR = 10.0
+"""Seconds after a worker's end in which what its tasks had started is looked for: it comes to us generation by generation."""
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -83,7 +86,7 @@ class Node:
         self._mode: ShutdownMode | None = None
         self._exit_code: int | None = None
         self._fatal = ""
-        self._has_orphans = False
+        self._worker_ended_at: float | None = None
         self._tree: Tree | None = None
 
     def run(self) -> int:
@@ -104,29 +107,37 @@ class Node:
         finally:
             if admin is not None:
                 admin.close()
-            self._reap_orphans(kill=True)
-        if self._fatal:
+            self._end_orphans()
+        self._adopt_fresh()
+        self._listen(timeout=0)
+        code = _OK if self._exit_code is None else self._exit_code
+        if self._fatal and code != _OK:
             print(f"stem-node: {self._fatal}", file=sys.stderr)
-        return _OK if self._exit_code is None else self._exit_code
+        return code
 
     # ------------------------------------------------------------ the main thread
 
     def _loop(self, tree: Tree) -> None:
         last_tick = time.monotonic()
         while tree.wait(0) is None:
-            for key, _ in self._selector.select(timeout=0.5):
-                if isinstance(key.data, _WorkerView):
-                    self._hear(key.data)
-                else:
-                    with contextlib.suppress(BlockingIOError):
-                        os.eventfd_read(self._wake_fd)
+            is_calm = self._mode is None and self._worker_ended_at is None
+            self._listen(timeout=0.5 if is_calm else 0.05)  # neither the tree's end nor an orphan wakes us
             self._adopt_fresh()
             self._obey_signals(tree)
+            self._look_for_orphans()
             if time.monotonic() - last_tick >= 1.0:
                 last_tick = time.monotonic()
                 self._tick(tree)
             if self._exit_code is not None and self._mode is None:
                 self._leave(tree, ShutdownMode.WARM)
+
+    def _listen(self, timeout: float) -> None:
+        for key, _ in self._selector.select(timeout):
+            if isinstance(key.data, WorkerProcess):
+                self._hear(key.data)
+            else:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._wake_fd)
 
     def _adopt_fresh(self) -> None:
         with self._lock:
@@ -135,29 +146,30 @@ class Node:
             view = self._workers[worker.worker_id]
             view.process, view.silent_ticks, view.reasons = worker, 0, ["starting"]
             view.heard_at = time.monotonic()
-            self._selector.register(worker.sock, selectors.EVENT_READ, view)
+            self._selector.register(worker.sock, selectors.EVENT_READ, worker)
             if self._mode is not None:
                 worker.shut_down(self._mode)
 
-    def _hear(self, view: _WorkerView) -> None:
-        worker = view.process
-        assert worker is not None, "only adopted workers are listened to"
+    def _hear(self, worker: WorkerProcess) -> None:
+        view = self._workers[worker.worker_id]
         try:
             for frame in worker.frames():
                 self._heard(view, worker, frame)
         except EOFError:
             self._selector.unregister(worker.sock)
             worker.sock.close()
-            view.process, view.reasons = None, ["not running"]
-            self._metrics.forget(worker.worker_id)
+            if view.process is worker:  # else its successor is here already
+                view.process, view.reasons, view.snapshot = None, ["not running"], {}
+                self._metrics.forget(worker.worker_id)
 
     def _heard(self, view: _WorkerView, worker: WorkerProcess, frame: list[Any]) -> None:
         match frame:
             case ["status", list(reasons), list(gauges), list(growth), dict(snapshot)]:
-                view.heard_at, view.silent_ticks = time.monotonic(), 0
-                view.reasons, view.snapshot = reasons, snapshot
                 self._metrics.add(growth)
-                self._metrics.set_gauges(worker.worker_id, gauges)
+                if view.process is worker:
+                    view.heard_at, view.silent_ticks = time.monotonic(), 0
+                    view.reasons, view.snapshot = reasons, snapshot
+                    self._metrics.set_gauges(worker.worker_id, gauges)
             case ["fatal", str(text)]:
                 self._fatal = text
 
@@ -172,8 +184,6 @@ class Node:
                 _logger.error("worker %s has reported nothing for %d s: it is replaced", worker_id, view.silent_ticks)
                 view.silent_ticks = 0
                 tree.directory.kill(worker_id)
-        kill, self._has_orphans = self._has_orphans, False
-        self._reap_orphans(kill)
 
     # ------------------------------------------------------------ leaving
 
@@ -230,9 +240,9 @@ class Node:
     def _on_event(self, event: Event) -> None:
         match event:
             case ChildExited(_, _, _, reason):
-                self._has_orphans = True
-                if isinstance(reason, ExitedWith) and reason.code == _USAGE:
-                    self._exit_code = _USAGE  # it would end so each time
+                self._worker_ended_at = _boot_time()
+                if isinstance(reason, ExitedWith) and reason.code in (_USAGE, NO_STORE):  # it would end so each time
+                    self._exit_code = _USAGE if reason.code == _USAGE else _FAILURE
                 self._wake()
             case ChildRestarted(_, _, _, reason, _):
                 self._metrics.count("stem_actor_restarts_total", "worker", reason.label)
@@ -240,9 +250,22 @@ class Node:
                 self._exit_code = self._exit_code or _FAILURE
                 self._wake()
 
-    def _reap_orphans(self, kill: bool) -> None:
-        """Reap what was left to us; with `kill`, end what dead workers' executors left running.
+    def _look_for_orphans(self) -> None:
+        ended_at = self._worker_ended_at
+        if ended_at is not None and _boot_time() - ended_at > _ORPHANS_COME_FOR:
+            self._worker_ended_at = None
+        self._reap_orphans(started_before=ended_at)
 
+    def _end_orphans(self) -> None:
+        """End whatever is left to us, before init gets it."""
+        until = time.monotonic() + _LAST_LOOKS
+        while self._reap_orphans(started_before=_boot_time()) and time.monotonic() < until:
+            time.sleep(0.01)
+
+    def _reap_orphans(self, started_before: float | None) -> int:
+        """Reap what was left to us, and end those who were there when a worker ended (`started_before`): its tasks left them.
+
+        Returns how many there are.
         Under the lock no worker is being started, so a child that is no worker was left to us. A worker's exit is for its keeper.
         """
         with self._lock:
@@ -250,9 +273,10 @@ class Node:
             orphans = _children() - {worker.pid for worker in self._started}
         for pid in orphans:
             with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                if kill:
+                if started_before is not None and _started_at(pid) <= started_before:
                     os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, os.WNOHANG)
+        return len(orphans)
 
     # ------------------------------------------------------------ admin
 
@@ -284,7 +308,7 @@ class Node:
         return Health(reasons)
 
     def _status(self) -> Any:
-        return [view.snapshot for view in self._workers.values()]
+        return [view.snapshot for view in self._workers.values() if view.snapshot]
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):
@@ -295,6 +319,20 @@ def become_subreaper() -> None:
     """Have orphans of our descendants become our children (Linux), so that they can be ended and reaped."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _boot_time() -> float:
+    """Now, on the clock that the kernel counts the starts of processes by."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _started_at(pid: int) -> float:
+    """When a process was started, by that clock; infinity when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return float("inf")
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def _children() -> set[int]:

@@ -32,11 +32,11 @@ from stem_actors.actors.reconnect import Reconnect
 from stem_actors.actors.revoke_listener import RevokeListener
 from stem_actors.actors.settler import Settler
 from stem_actors.actors.vitals import Vitals
-from stem_actors.adapters import open_stores
+from stem_actors.adapters import is_same_place, open_stores
 from stem_actors.clock import Clock, SystemClock
 from stem_actors.codecs.msgpack import decode_delivery, decode_envelope, encode_payload
 from stem_actors.config import Settings, masked_url
-from stem_actors.errors import ConfigError, StemError
+from stem_actors.errors import BrokerUnavailable, ConfigError, StemError, StorageFull
 from stem_actors.executors.application import ApplicationSource
 from stem_actors.executors.child import Codec
 from stem_actors.executors.launcher import ExecutorLauncher
@@ -46,15 +46,17 @@ from stem_actors.model.ids import new_incarnation
 from stem_actors.model.retry import Limits
 from stem_actors.ports import Stores
 from stem_actors.supervision.child import ChildSpec, Strategy, actor
-from stem_actors.supervision.events import ChildRestarted, Event, SupervisorFailed
+from stem_actors.supervision.events import ChildRestarted, ChildStarted, Event, SupervisorFailed
 from stem_actors.supervision.supervisor import supervisor
 from stem_actors.supervision.tree import Tree, start_tree
 
-__all__ = ["Worker", "WorkerOrders", "main"]
+__all__ = ["NO_STORE", "Worker", "WorkerOrders", "main"]
 
 _logger = logging.getLogger("stem.worker")
 
 _OK, _USAGE, _FAILURE = 0, 64, 70
+NO_STORE = 74
+"""Exit code of a worker whose store can never be used as it is: no directory, no permission, another program's file."""
 _PRELOAD = ("stem_actors.executors.preload", "stem_actors.codecs.msgpack", "stem_actors.app")
 _STOP_DEADLINE = 10.0
 
@@ -144,7 +146,7 @@ class Worker:
 
     def executor_ready(self, broker: str | None) -> None:
         ours = self._orders.settings.broker_url
-        if broker is not None and broker != ours:
+        if broker is not None and not is_same_place(broker, ours):
             self.end(
                 _USAGE,
                 f"the application {self._orders.source.target!r} enqueues on {masked_url(broker)}, but this worker works on "
@@ -209,12 +211,15 @@ class Worker:
         self._mode = mode
         settings = self._orders.settings
         _logger.info("%s leaves (%s)", self._orders.worker_id, mode.name.lower(), extra={"worker": self._orders.worker_id})
-        tree.tell(m.CONSUMER, m.StopFetching())
-        tree.tell(m.EXECUTOR_POOL, m.Shutdown(mode))
+        self._tell_to_leave(tree, mode)
         grace = settings.soft_grace_period + 2.0
         allowed = {m.ShutdownMode.WARM: settings.drain_timeout + grace, m.ShutdownMode.SOFT: grace, m.ShutdownMode.HARD: 2.0}
         until = self._clock.monotonic() + allowed[mode]
         return until if leave_by is None else min(until, leave_by)
+
+    def _tell_to_leave(self, tree: Tree, mode: m.ShutdownMode) -> None:
+        tree.tell(m.CONSUMER, m.StopFetching())
+        tree.tell(m.EXECUTOR_POOL, m.Shutdown(mode))
 
     def _stop(self) -> None:
         """Stop the tree; what it does not get done by the deadline ends with the process."""
@@ -239,6 +244,8 @@ class Worker:
         match event:
             case ChildRestarted(_, child_id, _, reason, _):
                 self._tally("supervisor").count("stem_actor_restarts_total", child_id, reason.label)
+            case ChildStarted(_, m.CONSUMER | m.EXECUTOR_POOL, _) if self._mode is not None and self._tree is not None:
+                self._tell_to_leave(self._tree, self._mode)  # its predecessor was told, and died
             case SupervisorFailed():
                 self._wake()
 
@@ -410,9 +417,13 @@ def _run_process(sock: socket.socket) -> int:
 
     try:
         stores = open_worker_stores(orders.settings, SystemClock())
+        with contextlib.suppress(BrokerUnavailable, StorageFull):  # states, not failures: the worker waits for their end
+            stores.control.cursor(())
+            if stores.results is not None:
+                stores.results.get("")
     except StemError as error:
         send("fatal", str(error))
-        return _USAGE if isinstance(error, ConfigError) else _FAILURE
+        return _USAGE if isinstance(error, ConfigError) else NO_STORE
     worker = Worker(
         orders,
         stores,
@@ -420,6 +431,7 @@ def _run_process(sock: socket.socket) -> int:
         fatal=lambda text: send("fatal", text),
     )
     worker.watch(sock, lambda: _hear_node(worker, sock, unpacker))
+    _obey_node(worker, unpacker)  # what came with the first frame
     _obey_signals(worker)
     try:
         return worker.run()
@@ -449,6 +461,10 @@ def _hear_node(worker: Worker, sock: socket.socket, unpacker: msgpack.Unpacker) 
         worker.shut_down(m.ShutdownMode.WARM)
         return
     unpacker.feed(data)
+    _obey_node(worker, unpacker)
+
+
+def _obey_node(worker: Worker, unpacker: msgpack.Unpacker) -> None:
     for frame in unpacker:
         match frame:
             case ["shutdown", int(mode)]:

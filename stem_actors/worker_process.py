@@ -48,7 +48,8 @@ class WorkerProcess:
         environment = os.environ | orders.settings.as_environ()
         environment["PYTHONPATH"] = _import_path()
         popen = subprocess.Popen(
-            [sys.executable, "-c", _ENTRY, str(theirs.fileno())],
+            # -P: the working directory holds the user's modules, one of which may be called like one of Python's.
+            [sys.executable, "-P", "-c", _ENTRY, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             env=environment,

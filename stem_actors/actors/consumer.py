@@ -40,7 +40,8 @@ class Consumer(StemActor):
     """Receives from the broker as much as the pool has granted.
 
     Owns:     the intake; the credit it has not used.
-    Receives: Credit, StopFetching (executor pool, worker).      Tells: executor pool (ConsumerStarted, Deliver).
+    Receives: Credit, StopFetching (executor pool, worker).      Tells: executor pool (ConsumerStarted, Deliver,
+              FetchingStopped).
     Restart:  it lists the leases of its incarnation, without touching them, and hands over those the pool does not know. The same
               after every reconnect, since a lost reply leaves such leases too.
     """
@@ -86,6 +87,7 @@ class Consumer(StemActor):
                 self._fetch()
             case m.StopFetching():
                 self._is_stopped = True
+                self.tell(m.EXECUTOR_POOL, m.FetchingStopped())
             case _:
                 assert_never(message)
 

@@ -165,6 +165,7 @@ Message: TypeAlias = (
     | m.ExecutorUp
     | m.ExecutorFailed
     | m.ConsumerStarted
+    | m.FetchingStopped
     | m.SettlerStarted
     | m.HeldReleased
     | GetReport
@@ -180,7 +181,7 @@ class ExecutorPool(StemActor):
     """Runs what the consumer delivers.
 
     Owns:     the executors, and every flight from its delivery to the broker's answer.
-    Receives: Deliver, ConsumerStarted (consumer); Settled, Marked, SettlerStarted, HeldReleased (settler); RenewalRound, Renewed,
+    Receives: Deliver, ConsumerStarted, FetchingStopped (consumer); Settled, Marked, SettlerStarted, HeldReleased (settler); RenewalRound, Renewed,
               LeasesLost (lease renewer); Revoke (revoke listener); ExecutorUp, ExecutorFailed (launcher); Shutdown; GetReport.
     Tells:    settler (Finished, Note, MarkStarted, ReleaseHeld), consumer (Credit), lease renewer (InFlight, RenewNow).
     Restart:  its predecessor's executors are killed before it takes anything, then all that this incarnation still holds is
@@ -217,6 +218,7 @@ class ExecutorPool(StemActor):
         self._is_hoarding = False
         self._is_ticking = False
         self._shutdown: m.ShutdownMode | None = None
+        self._is_fed = True
         self._ended = Counter[str]()
 
     # ------------------------------------------------------------ life
@@ -272,7 +274,12 @@ class ExecutorPool(StemActor):
                 self._relaunch(slot)
             case m.ConsumerStarted():
                 self._credit = 0
+                self._is_fed = self._shutdown is None  # without credit a consumer fetches nothing
                 self._grant()
+                self._check_drained()
+            case m.FetchingStopped():
+                self._is_fed = False
+                self._check_drained()
             case m.SettlerStarted():
                 self._tell_again()
             case m.HeldReleased():
@@ -931,7 +938,7 @@ class ExecutorPool(StemActor):
         self._check_drained()
 
     def _check_drained(self) -> None:
-        if self._shutdown is None or len(self._flights):
+        if self._shutdown is None or self._is_fed or len(self._flights):
             return
         for slot in self._slots:
             if slot.process is not None and not slot.is_leaving:

@@ -153,9 +153,12 @@ class Heartbeat(StemActor):
             return
         self._depths_at = now
         try:
-            self._depths = self._broker.depths()
+            found = self._broker.depths()
         except StemError as error:
             _logger.info("cannot read the queues' depths: %s", error)
+            return
+        silent = set(self._identity.queues) - {depth.queue for depth in found}
+        self._depths = [*found, *(QueueDepth(queue, 0, 0, 0, 0, None) for queue in sorted(silent))]
 
     def _growth(self) -> list[Sample]:
         samples: list[Sample] = []

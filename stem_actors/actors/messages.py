@@ -98,7 +98,7 @@ class Credit:
 
 @dataclass(frozen=True, slots=True)
 class StopFetching:
-    """The worker is leaving."""
+    """The worker is leaving. Answered to the executor pool by `FetchingStopped`."""
 
 
 # ---------------------------------------------------------------- to the executor pool
@@ -115,6 +115,11 @@ class Deliver(Data):
 @dataclass(frozen=True, slots=True)
 class ConsumerStarted:
     """A consumer that has no credit yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchingStopped:
+    """What the consumer has received was handed over before this; nothing more will come."""
 
 
 @dataclass(frozen=True, slots=True)

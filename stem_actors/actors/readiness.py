@@ -34,6 +34,8 @@ def judge(
     work_waits: bool,
 ) -> Judgement:
     """Look at what was last seen of each part. `work_waits`: the broker holds ready messages of this worker's queues."""
+    if report is None and now - started_at <= NO_PROGRESS:
+        return Judgement(("starting",))
     if report is None or report_age > NO_PROGRESS:
         age = now - started_at if report is None else report_age
         return Judgement((f"the executor pool has not answered for {age:.0f} s",), None, age > GIVE_UP_AFTER)

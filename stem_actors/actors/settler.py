@@ -10,22 +10,12 @@ from typing import TypeAlias, assert_never
 
 from stem_actors.actors import messages as m
 from stem_actors.actors.reconnect import Reconnect
+from stem_actors.actors.settlement_counter import SettlementCounter
 from stem_actors.actors.vitals import Vitals
 from stem_actors.errors import BrokerUnavailable, StemError, StorageFull
 from stem_actors.metrics import Tally
 from stem_actors.model.lifecycle import TaskState
-from stem_actors.model.outcome import (
-    Ack,
-    DeadLetter,
-    Defer,
-    ErrorInfo,
-    Expired,
-    Failed,
-    Release,
-    Retry,
-    Revoked,
-    Succeeded,
-)
+from stem_actors.model.outcome import DeadLetter, ErrorInfo, Release
 from stem_actors.model.record import Settlement, running_record, settlement
 from stem_actors.model.retry import Limits, decide
 from stem_actors.ports import Answer, Broker, Refused, ResultBackend, Stale
@@ -35,7 +25,7 @@ __all__ = ["Settler"]
 
 _logger = logging.getLogger("stem.settler")
 
-MOST_AT_ONCE = 128
+MOST_AT_ONCE = 256
 """What was executed and not yet settled runs again after a kill, so a batch is bounded."""
 
 
@@ -80,6 +70,7 @@ class Settler(StemActor):
         self._reconnect = reconnect
         self._vitals = vitals
         self._tally = tally
+        self._counter = SettlementCounter(worker, tally)
         self._chance = random.Random()
         self._unsettled: list[tuple[m.Run, Settlement]] = []
         self._after_settling: list[m.MarkStarted | m.ReleaseHeld] = []
@@ -181,55 +172,13 @@ class Settler(StemActor):
     def _answered(self, batch: Sequence[tuple[m.Run, Settlement]], answers: Sequence[Answer]) -> None:
         self._vitals.settled_at = self.clock.monotonic()
         self._tally.observe("stem_settle_batch_size", len(batch), self._worker)
-        for (run, each), answer in zip(batch, answers, strict=True):
+        settled = [item for item, answer in zip(batch, answers, strict=True) if not isinstance(answer, Stale)]
+        for (_, each), answer in zip(batch, answers, strict=True):
             if isinstance(answer, Stale):
                 self._tally.count("stem_results_stale_total", each.lease.queue, self._worker)
-            else:
-                self._count(run, each)
+        self._counter.count(settled)
         answered = [(each.lease.token, answer) for (_, each), answer in zip(batch, answers, strict=True)]
         self.tell(m.EXECUTOR_POOL, m.Settled(answered))
-
-    def _count(self, run: m.Run, each: Settlement) -> None:
-        task, queue, worker = run.delivery.envelope.name, each.lease.queue, self._worker
-        count = self._tally.count
-        if run.started_at:
-            count("stem_tasks_started_total", task, queue, worker)
-            self._tally.observe("stem_task_duration_seconds", run.seconds, task, queue, worker)
-            if run.delivery.state.delivery_count == 1:
-                waited = max(0.0, run.started_at - run.delivery.envelope.enqueued_at)
-                self._tally.observe("stem_queue_latency_seconds", waited, task, queue, worker)
-        match each.verdict:
-            case Ack():
-                match run.outcome:
-                    case Succeeded():
-                        count("stem_tasks_succeeded_total", task, queue, worker)
-                    case Revoked():
-                        count("stem_tasks_revoked_total", task, queue)
-                    case Expired():
-                        count("stem_tasks_expired_total", task, queue)
-            case Retry():
-                count("stem_tasks_retried_total", task, queue, worker)
-            case Release():
-                count("stem_tasks_released_total", task, queue)
-            case Defer():
-                count("stem_tasks_deferred_total", task, queue, type(run.outcome).__name__.lower())
-            case DeadLetter(reason):
-                count("stem_tasks_failed_total", task, queue, worker, reason)
-                count("stem_dead_letters_total", queue, reason)
-                self._log_failure(run, reason)
-            case _:
-                assert_never(each.verdict)
-
-    def _log_failure(self, run: m.Run, reason: str) -> None:
-        error = run.outcome.error.type if isinstance(run.outcome, Failed) else type(run.outcome).__name__
-        envelope = run.delivery.envelope
-        _logger.warning(
-            "task %s failed for good (%s): %s",
-            envelope.name,
-            reason,
-            error,
-            extra={"task": envelope.name, "id": envelope.id, "attempt": run.delivery.state.attempt, "queue": envelope.queue},
-        )
 
     # ------------------------------------------------------------ what comes after
 

@@ -13,7 +13,7 @@ from stem_actors.errors import ConfigError
 from stem_actors.model.lapse import Retention
 from stem_actors.ports import Broker, ControlBus, HeartbeatStore, LockStore, ResultBackend, RevokeStore, Stores
 
-__all__ = ["SCHEMES", "Opened", "Synchronous", "open_stores"]
+__all__ = ["SCHEMES", "Opened", "Synchronous", "is_same_place", "open_stores"]
 
 Synchronous: TypeAlias = Literal["full", "normal"]
 
@@ -62,6 +62,11 @@ def open_stores(
         settles_results=results_place == place,
         names={"broker": str(place), "results": NO_RESULTS if results_place is None else str(results_place)},
     )
+
+
+def is_same_place(one: str, other: str) -> bool:
+    """Whether two URLs lead to one server or file; relative ones are seen from the working directory."""
+    return _place(one) == _place(other)
 
 
 class Opened(Protocol):

@@ -26,10 +26,11 @@ Report = Callable[[Run, EndKind, Any, float, float], None]
 class AsyncExecutor:
     """Serves one channel on one event loop until the worker says stop or is gone."""
 
-    def __init__(self, channel: Channel, prepare: Prepare, report: Report) -> None:
+    def __init__(self, channel: Channel, prepare: Prepare, report: Report, leave_if_copy: Callable[[], None]) -> None:
         self._channel = channel
         self._prepare = prepare
         self._report = report
+        self._leave_if_copy = leave_if_copy
         self._runs: dict[int, tuple[asyncio.Task[None], _Interruptible]] = {}
         self._gone: asyncio.Future[None]
 
@@ -60,23 +61,30 @@ class AsyncExecutor:
 
     def _on_frames(self) -> None:
         self._channel.read(block=False)
-        for claim in list(self._channel.interrupts):
-            interrupt = self._channel.interrupts.pop(claim)
-            if claim in self._runs:
-                task, coroutine = self._runs[claim]
-                coroutine.interrupt = interrupt_error(*interrupt)
-                task.cancel()
+        self._interrupt_runs()
         if self._channel.is_stopping and not self._runs:
             raise WorkerGone
+
+    def _interrupt_runs(self) -> None:
+        """Pass interrupts on; one for a claim that has yet to start waits for it."""
+        if not self._channel.interrupts:
+            return
+        for claim in [claim for claim in self._channel.interrupts if claim in self._runs]:
+            task, coroutine = self._runs[claim]
+            coroutine.interrupt = interrupt_error(*self._channel.interrupts.pop(claim))
+            if coroutine.has_started:
+                task.cancel()  # before that it would end the asyncio task without a step, and without a report
+        self._channel.forget_others(*self._runs)
 
     def _on_claims(self) -> None:
         while (handed := self._channel.try_claim()) is not None:
             run = self._prepare(handed)
             if run is not None:
                 self._start(run)
+        self._interrupt_runs()  # some may have come with the frames that were read for a claim
 
     def _start(self, run: Run) -> None:
-        coroutine = _Interruptible(run.task.function(*run.envelope.args, **run.envelope.kwargs))
+        coroutine = _Interruptible(run, self._leave_if_copy)
         task = asyncio.get_running_loop().create_task(self._run_one(run, coroutine))
         self._runs[run.handed.claim] = task, coroutine
 
@@ -89,29 +97,45 @@ class AsyncExecutor:
         except BaseException as error:  # user code
             kind, detail = classify(error)
         seconds = time.perf_counter() - started
+        self._leave_if_copy()
         del self._runs[run.handed.claim]
+        self._channel.forget(run.handed.claim)
         self._guarded(lambda: self._report(run, kind, detail, started_at, seconds))
 
 
 class _Interruptible:
     """Awaits a user's coroutine and turns the cancellation that carries `interrupt` into that exception, at the same place."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        self._coroutine = coroutine
+    def __init__(self, run: Run, leave_if_copy: Callable[[], None]) -> None:
+        self._run = run
+        self._leave_if_copy = leave_if_copy
         self.interrupt: BaseException | None = None
+        self.has_started = False
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        coroutine = self._coroutine
+        envelope = self._run.envelope
+        # Called here: a call with the wrong arguments is the task's failure, like any error in it.
+        coroutine: Coroutine[Any, Any, Any] = self._run.task.function(*envelope.args, **envelope.kwargs)
+        self.has_started = True
         value: Any = None
-        error: BaseException | None = None
+        error = self._take_interrupt()
         while True:
             try:
                 awaited = coroutine.send(value) if error is None else coroutine.throw(error)
             except StopIteration as stop:
                 return stop.value
+            self._leave_if_copy()  # the task forked: the copy must not go on with the loop, which runs the others' tasks
             try:
                 value, error = (yield awaited), None
             except asyncio.CancelledError as cancelled:
-                value, error, self.interrupt = None, self.interrupt or cancelled, None
+                value, error = None, self._take_interrupt()
+                if error is None:
+                    error = cancelled
+                elif (task := asyncio.current_task()) is not None:
+                    task.uncancel()  # it never was a cancellation: `asyncio.timeout` inside the task counts them
             except BaseException as thrown:
                 value, error = None, thrown
+
+    def _take_interrupt(self) -> BaseException | None:
+        interrupt, self.interrupt = self.interrupt, None
+        return interrupt

@@ -1,6 +1,7 @@
 """The executor's end of its two pipes: frames from the worker, claims, reports to the worker.
 
-Owns what was handed over and not yet claimed, and the interrupts that arrived. For the executor's main thread alone, but for
+Owns what was handed over and not yet claimed, and the interrupts that arrived: `interrupts` those not raised yet, `cancelled`
+the claims whose run counts for nothing any more. For the executor's main thread alone, but for
 `send`, which a task's own threads use too.
 """
 
@@ -33,6 +34,7 @@ class Channel:
         self.claims_fd = claims_fd
         self.waiting: deque[Handed] = deque()
         self.interrupts: dict[int, tuple[InterruptKind, str | None]] = {}
+        self.cancelled: set[int] = set()
         self.is_stopping = False
         self._generation = 0
         self._unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
@@ -80,6 +82,18 @@ class Channel:
         except OSError as error:
             raise WorkerGone from error
 
+    def forget(self, claim: int) -> None:
+        """A claim has ended: what was heard about it is over."""
+        self.interrupts.pop(claim, None)
+        self.cancelled.discard(claim)
+
+    def forget_others(self, *running: int) -> None:
+        """Drop what came too late: about claims that neither run nor wait."""
+        if self.interrupts or self.cancelled:
+            known = {*running, *(handed.claim for handed in self.waiting)}
+            self.interrupts = {claim: interrupt for claim, interrupt in self.interrupts.items() if claim in known}
+            self.cancelled &= known
+
     def close(self) -> None:
         self.sock.close()
         os.close(self.claims_fd)
@@ -105,6 +119,8 @@ class Channel:
                 self._generation = generation
             case [ToExecutor.INTERRUPT, claim, kind, reason]:
                 self.interrupts[claim] = (InterruptKind(kind), reason)
+                if kind == InterruptKind.REVOKED:
+                    self.cancelled.add(claim)
             case [ToExecutor.STOP]:
                 self.is_stopping = True
             case _:

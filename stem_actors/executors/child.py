@@ -37,6 +37,7 @@ INTERRUPT_SIGNAL = signal.SIGRTMIN + 7
 """Tells an executor that an interrupt waits in its socket. A real-time signal, so that it clashes with no user's handler."""
 
 _PR_SET_PDEATHSIG = 1
+_OUR_FRAMES = os.path.dirname(__file__)
 
 
 class Codec(NamedTuple):
@@ -75,8 +76,9 @@ def main(
         channel.send(FromExecutor.UNUSABLE, error.exit_code, str(error))
         _leave(0)
     try:
+        executor = _Executor(channel, application, codec)  # it hears the interrupt signal before anybody may send one
         channel.send(FromExecutor.READY, application.catalogue)
-        _Executor(channel, application, codec).run()
+        executor.run()
     except WorkerGone:
         pass
     except BaseException:
@@ -140,7 +142,7 @@ class _Executor:
                 from stem_actors.executors.async_child import AsyncExecutor
 
                 self._serves_loop = True
-                AsyncExecutor(channel, self.prepare, self.report).run(run)
+                AsyncExecutor(channel, self.prepare, self.report, self.leave_if_copy).run(run)
                 return
             self._run_one(run)
 
@@ -175,13 +177,19 @@ class _Executor:
         if kind is EndKind.RETURNED:
             try:
                 detail = None if handed.ignore_result else self._codec.encode_payload(detail, handed.max_result_bytes)
-            except PayloadError as error:
-                kind, detail = EndKind.RAISED, ["ResultRejected", f"task {run.task.name!r} returned: {error}", None, False]
+            except Exception as error:  # also user code: a value whose own methods raise while it is written
+                text = str(error) if isinstance(error, PayloadError) else f"{type(error).__name__}: {error}"
+                kind, detail = EndKind.RAISED, ["ResultRejected", f"task {run.task.name!r} returned: {text}", None, False]
         elif kind is EndKind.RAISED:
             detail = describe(detail, run.task)
         elif kind is EndKind.ASKED_RETRY:
             detail = [*describe(detail, run.task)[:3], detail.delay, dict(detail.overrides)]
         self._channel.send(FromExecutor.ENDED, handed.claim, int(kind), detail, started_at, seconds)
+
+    def leave_if_copy(self) -> None:
+        """End a task's forked copy of this process: the run, and the loop it came from, belong to the original."""
+        if self._is_copy:
+            _leave(0)
 
     # ------------------------------------------------------------ what a task says by its context (`ExecutorLink`)
 
@@ -196,7 +204,7 @@ class _Executor:
 
     def is_cancelled(self, claim: int) -> bool:
         self._look_for_interrupts()
-        return claim in self._channel.interrupts
+        return claim in self._channel.cancelled
 
     def _say(self, claim: int, kind: FromExecutor, *parts: Any) -> None:
         with self._in_our_code():
@@ -212,6 +220,7 @@ class _Executor:
     # ------------------------------------------------------------ sync tasks
 
     def _run_one(self, run: Run) -> None:
+        self._channel.forget_others(run.handed.claim)
         self._current = run.handed
         token = enter(run.context)
         started_at, started = time.time(), time.perf_counter()
@@ -219,17 +228,19 @@ class _Executor:
         try:
             self._in_user_code = True
             try:
+                if self._channel.interrupts:  # one that came with the task; its signals may be over
+                    self._raise_interrupt(run.handed.claim)
                 detail = run.task.function(*run.envelope.args, **run.envelope.kwargs)
             finally:
                 self._in_user_code = False
         except BaseException as error:  # user code: also SystemExit and KeyboardInterrupt end the run, not the executor
+            self._in_user_code = False  # an interrupt may have come just before the line above did this
             kind, detail = classify(error)
         seconds = time.perf_counter() - started
         leave(token)
         self._current = None
-        if self._is_copy:  # the task forked and this is the copy: the run belongs to the original
-            _leave(0)
-        self._channel.interrupts.pop(run.handed.claim, None)
+        self.leave_if_copy()
+        self._channel.forget(run.handed.claim)
         self.report(run, kind, detail, started_at, seconds)
 
     def _on_interrupt(self, _signal: int, _frame: object) -> None:
@@ -243,7 +254,12 @@ class _Executor:
         self._raise_interrupt(self._current.claim)
 
     def _raise_interrupt(self, claim: int) -> None:
-        interrupt = self._channel.interrupts.pop(claim, None)
+        interrupts = self._channel.interrupts
+        if not interrupts:
+            return
+        # A task's own thread hears of it too, but it is the main thread's to take.
+        is_main = threading.current_thread() is threading.main_thread()
+        interrupt = interrupts.pop(claim, None) if is_main else interrupts.get(claim)
         if interrupt is not None:
             raise interrupt_error(*interrupt)
 
@@ -292,11 +308,13 @@ def classify(error: BaseException) -> tuple[EndKind, Any]:
 def describe(error: BaseException, task: TaskDefinition) -> list[Any]:
     """An exception as data: class name, message, traceback without our own frames, and whether the policy lets it be retried."""
     policy = task.options.retry_policy
-    user_frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    user_frames = error.__traceback__
+    while user_frames is not None and os.path.dirname(user_frames.tb_frame.f_code.co_filename) == _OUR_FRAMES:
+        user_frames = user_frames.tb_next
     try:
         message = str(error)
         stack = "".join(traceback.format_exception(type(error), error, user_frames))
-    except Exception as broken:  # user code: an exception whose __str__ raises
+    except BaseException as broken:  # user code: an exception whose __str__ raises
         message, stack = f"<its message cannot be read: {type(broken).__name__}>", ""
     return [type(error).__name__, _printable(message), _printable(stack)[-16_384:], policy is None or policy.allows(error)]
 

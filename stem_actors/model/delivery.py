@@ -6,7 +6,6 @@ Owns the four counters and how they move; the wire form of `State` stands here t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgpack
@@ -71,6 +70,7 @@ class State(NamedTuple):
 
 
 FRESH = State()
+_MOST = 2**53  # what adds up to more than this is no counter of ours, and might not fit where it is written next
 
 
 def pack_state(state: State) -> bytes:
@@ -95,10 +95,14 @@ def unpack_state(raw: bytes) -> State:
     try:
         fields: Any = msgpack.unpackb(raw, use_list=False, strict_map_key=True)
         counters = (fields[0], fields[1], fields[3], fields[5], fields[7], fields[8])
-        if not all(isinstance(counter, int) for counter in counters):
-            raise TypeError("a counter is not a number")
-        if not isinstance(fields[2], tuple) or not isinstance(fields[9], dict):
-            raise TypeError("a field has the wrong type")
+        if not all(isinstance(counter, int) and 0 <= counter <= _MOST for counter in counters):
+            raise TypeError("a counter is not a number in range")
+        if not all(moment is None or (isinstance(moment, int) and abs(moment) <= _MOST) for moment in (fields[4], fields[6])):
+            raise TypeError("a time is not a number in range")
+        if not isinstance(fields[2], tuple) or not all(isinstance(cause, str) for cause in fields[2]):
+            raise TypeError("a cause of death is no text")
+        if not isinstance(fields[9], dict) or not isinstance(fields[9].get("max_retries"), int | None):
+            raise TypeError("an override has the wrong type")
         state = State(*fields[: len(State._fields)])
         return state._replace(not_before=_seconds(state.not_before), last_replay_at=_seconds(state.last_replay_at))
     except (ValueError, TypeError, IndexError, KeyError) as error:
@@ -144,8 +148,7 @@ class Handout(NamedTuple):
     sig: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """An envelope in the hands of one consumer, for one attempt. `body` is the envelope's bytes as they came."""
 
     envelope: Envelope

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, assert_never
+from typing import Any, NamedTuple, assert_never
 
 from stem_actors.model.delivery import Delivery, Lease, State
 from stem_actors.model.lifecycle import Precedence, TaskState
@@ -32,8 +31,7 @@ from stem_actors.model.outcome import (
 __all__ = ["Settlement", "TaskRecord", "running_record", "settlement"]
 
 
-@dataclass(frozen=True, slots=True)
-class TaskRecord:
+class TaskRecord(NamedTuple):
     """A task's status as last written. `payload` is the encoded result; times are seconds since the epoch.
 
     `created_at` and `updated_at` are the store's business: it keeps the first and sets the second at every write.
@@ -47,7 +45,7 @@ class TaskRecord:
     payload: bytes | None = None
     error: ErrorInfo | None = None
     retryable: bool = False
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = {}
     created_at: float = 0.0
     updated_at: float = 0.0
 
@@ -56,8 +54,7 @@ class TaskRecord:
         return Precedence(self.replay_count, self.attempt, self.delivery_count, self.state.finality)
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """How one lease ends: the verdict, the state that travels on (None: as it was), and the record to store beside it."""
 
     lease: Lease

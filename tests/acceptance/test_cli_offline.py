@@ -4,72 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from stem_actors import Settings, Stem
 from stem_actors.clock import SystemClock
 from tests.fixtures import hand_worker
+from tests.fixtures.shell import MODULES, Shell
 
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-MODULES = {"stem": "stem_cli.command", "stem-node": "stem_cli.node_command"}
-
-
-@dataclass
-class Shell:
-    """A directory to run commands in. Each is the installed one where there is one, else the same function by its module."""
-
-    directory: Path
-    environ: dict[str, str] = field(default_factory=dict)
-
-    def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
-        installed = Path(sys.executable).parent / words[0]
-        program = [str(installed)] if installed.exists() else [sys.executable, "-m", MODULES[words[0]]]
-        environ = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("STEM_")},
-            "PYTHONPATH": ":".join(path for path in sys.path if path),
-            **self.environ,
-        }
-        return subprocess.Popen(
-            [*program, *words[1:]],
-            cwd=self.directory,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,
-        )
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        process = self.start(*words)
-        out, err = process.communicate(timeout=60)
-        return subprocess.CompletedProcess(words, process.returncode, out, err)
-
-    def out(self, *words: str) -> str:
-        """The output of a command that succeeds."""
-        done = self.run(*words)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def json(self, *words: str) -> Any:
-        return json.loads(self.out(*words))
-
-    def code(self, *words: str) -> tuple[int, str]:
-        """Exit code of a command that fails, and what it says; nothing of that is on stdout, and it is no traceback."""
-        done = self.run(*words)
-        assert done.stdout == ""
-        assert "Traceback" not in done.stderr
-        return done.returncode, done.stderr
 
 
 @pytest.fixture

@@ -34,9 +34,7 @@ def _run_under_fire(directory: Path, tasks: int, kills: int, seed: int, capsys: 
     app = Stem(broker=broker)
     node = NodeUnderFire(directory, app, workers=2, concurrency=2, environment=environment, random=chance)
     try:
-        handles = [
-            app.enqueue_by_name("work", [index, chance.uniform(0.005, 0.05)], max_retries=0) for index in range(tasks)
-        ]
+        handles = [app.enqueue_by_name("work", [index, chance.uniform(0.005, 0.05)], max_retries=0) for index in range(tasks)]
         assert work.name == "work"
         node.keep_alive()
         final: dict[int, str] = {}

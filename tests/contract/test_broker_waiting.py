@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from stem_actors.model.outcome import Ack, Release
 from stem_actors.model.record import Settlement
-from stem_actors.ports import Broker
+from stem_actors.ports import Broker, Done
 from tests.contract.fabric import PROMPTLY, Fabric, counts, ids, meanwhile, message, publish, settle, take, take_one
 
 LONG = 30.0  # a wait that ends early
@@ -135,7 +136,7 @@ def test_a_publication_is_prompt_while_others_wait_and_reaches_one_of_them(fabri
 def test_many_consumers_and_producers_deliver_everything_once(fabric: Fabric) -> None:
     tasks, producers, consumers = 600, 3, 4
     seen: Counter[str] = Counter()
-    done = threading.Event()
+    deadline = time.monotonic() + LONG
     lock = threading.Lock()
 
     def produce(number: int) -> None:
@@ -146,20 +147,18 @@ def test_many_consumers_and_producers_deliver_everything_once(fabric: Fabric) ->
     def consume(number: int) -> None:
         broker = fabric.open().broker
         intake = broker.open_intake(["default"], f"holder-{number}")
-        while not done.is_set():
+        while seen.total() < tasks * producers and time.monotonic() < deadline:
             handouts = intake.receive(16, 0.05)
-            broker.settle([Settlement(handout.lease, Ack()) for handout in handouts])
+            answers = broker.settle([Settlement(handout.lease, Ack()) for handout in handouts])
+            assert answers == [Done()] * len(handouts)
             with lock:
                 seen.update(ids(handouts))
-                if seen.total() >= tasks * producers:
-                    done.set()
 
-    threads = [threading.Thread(target=produce, args=(number,)) for number in range(producers)]
-    threads += [threading.Thread(target=consume, args=(number,)) for number in range(consumers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(LONG)
+    with ThreadPoolExecutor(producers + consumers) as pool:
+        futures = [pool.submit(produce, number) for number in range(producers)]
+        futures += [pool.submit(consume, number) for number in range(consumers)]
+        for future in futures:
+            future.result(LONG)
     assert len(seen) == tasks * producers
     assert set(seen.values()) == {1}
     assert counts(fabric.open().broker) == (0, 0, 0, 0)

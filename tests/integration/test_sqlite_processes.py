@@ -1,4 +1,7 @@
-"""One SQLite file and several real processes: killed, stopped, out of room, forked. Nothing is lost, and without a kill nothing is double."""
+"""One SQLite file and several real processes: killed, locked out, out of room, forked.
+
+Nothing is lost, and without a kill nothing is double.
+"""
 
 from __future__ import annotations
 
@@ -65,10 +68,8 @@ while time.monotonic() - last < idle:
     handouts = intake.receive(20, 0.2)
     if handouts:
         last = time.monotonic()
-    settlements = [
-        Settlement(each.lease, Ack(), None, TaskRecord(each.id, TaskState.SUCCEEDED, 0, each.state.delivery_count, payload=name.encode()))
-        for each in handouts
-    ]
+    records = [TaskRecord(each.id, TaskState.SUCCEEDED, 0, each.state.delivery_count) for each in handouts]
+    settlements = [Settlement(each.lease, Ack(), None, record) for each, record in zip(handouts, records)]
     done = [each.id for each, answer in zip(handouts, broker.settle(settlements)) if answer == Done()]
     if done:
         print("\\n".join(done), flush=True)
@@ -249,8 +250,13 @@ def test_a_file_locked_by_another_is_unavailable_by_the_deadline_and_nothing_is_
 def test_a_lock_held_for_a_while_only_delays(path: Path, broker: SqliteBroker) -> None:
     publish(broker, "a")
     done = threading.Event()
+
+    def publish_and_say() -> None:
+        publish(broker, "b")
+        done.set()
+
     with locked(path):
-        thread = threading.Thread(target=lambda: (publish(broker, "b"), done.set()))
+        thread = threading.Thread(target=publish_and_say)
         thread.start()
         assert not done.wait(0.2)
     assert done.wait(PATIENCE)

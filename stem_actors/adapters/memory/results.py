@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from stem_actors.adapters.memory.space import Space
 from stem_actors.model.lifecycle import TaskState
@@ -79,5 +78,5 @@ def store_record(space: Space, record: TaskRecord, now: float, ttl: float) -> bo
     if before is not None and before.precedence > record.precedence:
         return False
     created_at = now if before is None else before.created_at
-    space.records[record.id] = (replace(record, created_at=created_at, updated_at=now), now + ttl)
+    space.records[record.id] = (record._replace(created_at=created_at, updated_at=now), now + ttl)
     return True

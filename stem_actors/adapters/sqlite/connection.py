@@ -51,13 +51,13 @@ CONTENT_ERRORS = (
 APPLICATION_ID = 0x5374656D  # "Stem", in the file's header
 VERSION = 1  # of the schema: the last file in migrations/
 WRITE_DEADLINE = 5.0
-WAL_LIMIT = 64 * 2**20  # bytes that the log keeps on disk after a checkpoint
+LOG_LIMIT = 32 * 2**20  # bytes
 
 _CONNECTION_SETUP = f"""
     PRAGMA foreign_keys = ON;
     PRAGMA secure_delete = OFF;
     PRAGMA wal_autocheckpoint = 2000;
-    PRAGMA journal_size_limit = {WAL_LIMIT};
+    PRAGMA journal_size_limit = {LOG_LIMIT};
     PRAGMA cache_size = -8000;
 """
 _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fuse.sshfs"})
@@ -157,16 +157,25 @@ class Database:
         finally:
             self._write_lock.release()
 
-    def fetch_own(self, sql: str, parameters: Parameters = ()) -> list[Row]:
-        """Like `read`, through the connection that writes: what this process wrote last is in its cache."""
+    def shorten_log(self) -> None:
+        """Empty the log when it has grown: under steady load from several processes no commit finds it unread by everybody.
+
+        Readers are short, so the moment for it comes soon; if not, the next call tries again.
+        """
+        try:
+            if os.stat(f"{self.path}-wal").st_size < LOG_LIMIT:
+                return
+        except OSError:
+            return
         with self._write_lock:
-            connection = self._writer
-            if connection is not None and self._pid == os.getpid():
+            if self._writer is not None and self._pid == os.getpid():
                 try:
-                    return connection.execute(sql, parameters).fetchall()
+                    self._writer.executescript(
+                        "PRAGMA busy_timeout = 100; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA busy_timeout = 0;"
+                    )
                 except sqlite3.Error as error:
-                    raise self._translated(error) from error
-        return self.read(sql, parameters)
+                    if _primary_code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                        raise self._translated(error) from error
 
     # ------------------------------------------------------------ names
 
@@ -241,7 +250,11 @@ class Database:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection, deadline: float) -> None:
-        self._check_ownership(connection)
+        connection.execute("BEGIN")  # one look: another process may be making the file just now
+        try:
+            self._check_ownership(connection)
+        finally:
+            _roll_back(connection)
         connection.executescript(f"PRAGMA journal_mode = WAL; {_CONNECTION_SETUP} PRAGMA synchronous = FULL;")
         if _pragma(connection, "user_version") < VERSION:
             self._migrate(connection, deadline)

@@ -142,7 +142,7 @@ class SqliteIntake:
 
     def _handed_out(self, tokens: range, asked_at: float, is_mixed: bool) -> list[Handout]:
         # After the commit, so that others may write meanwhile; the rows are ours.
-        rows = self._database.fetch_own(_HAND_OUT, (tokens[0], tokens[-1]))
+        rows = self._database.read(_HAND_OUT, (tokens[0], tokens[-1]))
         if is_mixed and not self._is_lowest_first:
             rows.sort(key=itemgetter(2))
         handouts = []

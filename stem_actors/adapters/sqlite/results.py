@@ -55,14 +55,15 @@ class SqliteResults:
             return []
         rows = [packed_record(record) for record in records]
         namespace = self._database.namespace_id(self._namespace)
-        with self._database.write() as connection:
+        has_final = any(record.state.is_final for record in records)
+        with self._database.write(durable=has_final) as connection:
             now = self._database.clock.now()
             stored = []
             for row in rows:
                 before = connection.total_changes
                 write_records(connection, namespace, [row], now, self._ttl)
                 stored.append(connection.total_changes > before)
-        if any(record.state.is_final for record in records):
+        if has_final:
             self._database.wakeup.notify(self._topic)
         return stored
 

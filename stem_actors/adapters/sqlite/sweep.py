@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 
 from stem_actors.adapters.sqlite import moves
 from stem_actors.adapters.sqlite.connection import Database, Row
@@ -41,20 +42,26 @@ class Sweeper:
 
     def sweep(self) -> Swept:
         now = self._database.clock.now()
-        if swept(_watch(self._database.read(*self._last_sweep)), now) is None:
-            return Swept(skipped=True, next_due=self._next_due())
-        candidates = self._lapsed(now)
-        with self._database.write(durable=False) as connection:
-            now = self._database.clock.now()
-            watch = swept(_watch(connection.execute(*self._last_sweep).fetchall()), now)
-            if watch is None:
-                return Swept(skipped=True, next_due=self._next_due())
-            connection.execute("UPDATE namespace SET last_sweep = ?, swept_since = ? WHERE id = ?", (*watch, self._namespace))
-            promoted = moves.promote(connection, self._namespace, now)
-            reclaimed, poisoned = self._take(connection, candidates, watch)
-            expired = self._drop_dead_letters(connection, now)
-            self._prune(connection, now)
-        return Swept(promoted, reclaimed, poisoned, expired, self._next_due())
+        done = None
+        if swept(_watch(self._database.read(*self._last_sweep)), now) is not None:
+            candidates = self._lapsed(now)
+            with self._database.write(durable=False) as connection:
+                done = self._sweep(connection, candidates)
+            self._database.shorten_log()
+        return replace(done or Swept(skipped=True), next_due=self._next_due())
+
+    def _sweep(self, connection: sqlite3.Connection, candidates: list[int]) -> Swept | None:
+        """None: another process has swept meanwhile."""
+        now = self._database.clock.now()
+        watch = swept(_watch(connection.execute(*self._last_sweep).fetchall()), now)
+        if watch is None:
+            return None
+        connection.execute("UPDATE namespace SET last_sweep = ?, swept_since = ? WHERE id = ?", (*watch, self._namespace))
+        promoted = moves.promote(connection, self._namespace, now)
+        reclaimed, poisoned = self._take(connection, candidates, watch)
+        expired = self._drop_dead_letters(connection, now)
+        self._prune(connection, now)
+        return Swept(promoted, reclaimed, poisoned, expired)
 
     @property
     def _last_sweep(self) -> tuple[str, tuple[int]]:

@@ -7,7 +7,6 @@ whose owner died refuse the datagram and are removed by whoever notices.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import select
@@ -40,8 +39,7 @@ class Wakeup:
 
     def __init__(self, database: Path) -> None:
         self._directory = _directory_for(database)
-        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._sender.setblocking(False)
+        self._sender: socket.socket | None = None
         self._lock = threading.Lock()
         self._spare: dict[str, Inbox] = {}
         self._listing: list[str] = []
@@ -75,10 +73,16 @@ class Wakeup:
 
     def close(self) -> None:
         with self._lock:
-            spare, self._spare = list(self._spare.values()), {}
-        for inbox in spare:
-            inbox.close()
-        self._sender.close()
+            closable: list[Inbox | socket.socket] = list(self._spare.values())
+            if self._sender is not None:
+                closable.append(self._sender)
+            self._spare, self._sender = {}, None
+        for each in closable:
+            each.close()
+        try:
+            os.rmdir(self._directory)
+        except OSError:
+            pass  # others listen, or nobody ever did
 
     def _names(self) -> list[str]:
         try:
@@ -93,8 +97,12 @@ class Wakeup:
         return self._listing
 
     def _send(self, path: str) -> None:
+        with self._lock:
+            if self._sender is None:
+                self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            sender = self._sender
         try:
-            self._sender.sendto(b"!", path)
+            sender.sendto(b"!", path)
         except (ConnectionRefusedError, FileNotFoundError):
             _remove(path)  # its owner is dead
         except OSError:
@@ -118,15 +126,17 @@ class Inbox:
         self._is_bound = self._bind(directory)
 
     def _bind(self, directory: str) -> bool:
-        try:
-            os.makedirs(directory, exist_ok=True)
-            self._socket.bind(self._path)
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-                raise
-            return False  # no sockets on this file system: we look again and again instead
-        self._poll.register(self._socket, select.POLLIN)
-        return True
+        for _ in range(10):
+            try:
+                os.makedirs(directory, exist_ok=True)
+                self._socket.bind(self._path)
+            except FileNotFoundError:
+                continue  # somebody who left last has just removed the directory
+            except OSError:
+                break  # no sockets on this file system: we look again and again instead
+            self._poll.register(self._socket, select.POLLIN)
+            return True
+        return False
 
     def wait(self, timeout: float) -> bool:
         """Wait for a notification or an interrupt; True when it is worth while to look again before `timeout` has passed."""

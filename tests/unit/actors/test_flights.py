@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from stem_actors.actors.flights import MOST_BYTES, MOST_IN_FLIGHT, Flights
+from stem_actors.model.delivery import State
+from tests.unit.model.values import LEASE, delivery_of
+
+
+def test_a_flight_is_found_by_its_lease_and_by_its_claim_until_it_is_removed() -> None:
+    flights = Flights()
+    flight = flights.add(delivery_of(), now=5.0)
+    assert flights.get("t1") is flight is flights.by_claim(flight.claim)
+    assert "t1" in flights
+    assert (len(flights), flight.deadline, flight.received_at) == (1, LEASE.deadline, 5.0)
+    assert flights.remove("t1") is flight
+    assert flights.remove("t1") is None
+    assert (len(flights), flights.by_claim(flight.claim)) == (0, None)
+
+
+def test_two_deliveries_of_one_task_are_two_flights() -> None:
+    flights = Flights()
+    old, new = (flights.add(delivery_of(lease=LEASE._replace(token=token)), 0.0) for token in ("old", "new"))
+    assert old.claim != new.claim
+    assert [flight.token for flight in flights] == ["old", "new"]
+
+
+@pytest.mark.parametrize(("lapses", "alone", "suspect"), [(0, False, False), (1, True, False), (2, True, True)])
+def test_lapses_decide_what_a_flight_may_share(lapses: int, alone: bool, suspect: bool) -> None:
+    flight = Flights().add(delivery_of(State(lapses=lapses)), 0.0)
+    assert (flight.runs_alone, flight.is_suspect) == (alone, suspect)
+
+
+@pytest.mark.parametrize(
+    ("run_time", "is_hoarding", "wanted"),
+    [
+        (None, False, 4 + 8),  # nothing known: slots and prefetch
+        (10.0, False, 4 + 8),  # long: no more than that
+        (10.0, True, 4),  # what waits will not start soon: free slots only
+        (0.001, False, 4 + 200),  # 50 ms of work for each slot
+        (1e-9, False, 4 + MOST_IN_FLIGHT),
+        (0.0, False, 4 + MOST_IN_FLIGHT),
+    ],
+)
+def test_how_much_is_held_follows_how_long_tasks_take(run_time: float | None, is_hoarding: bool, wanted: int) -> None:
+    assert Flights().wanted(4, 8, run_time, is_hoarding) == wanted
+
+
+def test_a_large_prefetch_is_granted_as_it_was_set() -> None:
+    assert Flights().wanted(100, 5000, None, False) == 1124
+
+
+def test_bytes_bound_what_is_held_whatever_its_number() -> None:
+    flights = Flights()
+    flights.add(delivery_of(body=bytes(MOST_BYTES)), 0.0)
+    assert flights.wanted(4, 8, None, False) == 0
+    flights.remove("t1")
+    assert flights.wanted(4, 8, None, False) == 12
