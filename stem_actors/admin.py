@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import socket
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +17,9 @@ from stem_actors.errors import OperatorError
 
 __all__ = ["AdminServer", "Health", "Pages"]
 
+_logger = logging.getLogger("stem.admin")
 _TIMEOUT = 10.0
+_LOOK_FOR_END = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +50,19 @@ class AdminServer:
         """Bind; `OperatorError` when the address is taken or not ours."""
         handler = type("Handler", (_Handler,), {"pages": pages, "timeout": _TIMEOUT})
         try:
-            self._server = ThreadingHTTPServer((host, port), handler)
+            self._server = (_Server6 if ":" in host else _Server)((host, port), handler)
         except OSError as error:
             raise OperatorError(
                 f"the admin server cannot listen on {host}:{port}: {error.strerror or error}. "
                 "Choose another address with --admin HOST:PORT (port 0 picks a free one), or --admin off."
             ) from error
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, name="admin", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(_LOOK_FOR_END,), name="admin", daemon=True)
 
     @property
     def address(self) -> str:
         """`host:port`, with the port that was picked."""
         host, port = self._server.server_address[:2]
-        return f"{host!s}:{port}"
+        return f"[{host!s}]:{port}" if ":" in str(host) else f"{host!s}:{port}"
 
     def start(self) -> None:
         self._thread.start()
@@ -66,6 +70,19 @@ class AdminServer:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hung up is no news; anything else is our fault."""
+        if not isinstance(sys.exception(), OSError):
+            _logger.exception("a request of %s was not answered", client_address[0])
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -88,6 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
             case _:
                 self._answer(404, b"not found: /livez /readyz /metrics /status\n", "text/plain; charset=utf-8")
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def _health(self, health: Health, verbose: bool) -> None:
         code = 200 if health.is_good else 503
         if "application/json" in self.headers.get("Accept", ""):
@@ -108,7 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Probes come each second; they are not worth a line."""

@@ -15,12 +15,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from stem_actors.errors import ConfigError
 
 __all__ = ["SETTINGS", "Grammar", "Resolved", "Setting", "Settings", "masked_url", "parse_duration", "resolve", "split_app"]
 
-SCHEMES = ("sqlite", "file", "memory")
+SCHEMES = ("sqlite", "file", "memory", "redis", "rediss", "unix")
 """What a store's URL may start with: the technologies there is an adapter for."""
 
 FILE_SCHEMES = ("sqlite", "file")
@@ -118,6 +119,7 @@ def _read_url(text: str) -> str:
         raise ValueError(text)
     if scheme.lower() in FILE_SCHEMES and not re.fullmatch(r"///[^?#]+", rest):
         raise ValueError(text)
+    urlsplit(text).port  # noqa: B018  # raises ValueError where there is no such port
     return text
 
 

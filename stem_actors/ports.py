@@ -254,6 +254,14 @@ class ResultBackend(Protocol):
         """Store records; False where a record of higher precedence stands. Equal precedence overwrites with itself."""
         ...
 
+    def announce(self, records: Sequence[TaskRecord]) -> list[TaskRecord | None]:
+        """Say that these redeliveries are about to run, one atomic step each; for results with a server of their own.
+
+        Stores each `running` record, whose delivery count refuses an older holder's writes from then on. Where a final record of
+        the same attempt stands, that is left and returned: it is to be settled, not run again.
+        """
+        ...
+
     def get(self, task_id: str) -> TaskRecord | None:
         """The record, or None: never written, or past its time to live."""
         ...

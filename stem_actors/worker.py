@@ -277,6 +277,7 @@ class Worker:
             settings.drain_timeout,
             settings.soft_grace_period,
             settings.force_shutdown_after,
+            announces_redeliveries=stores.results is not None and not stores.settles_results,
         )
         identity = Identity(
             worker,

@@ -30,17 +30,10 @@ app = Stem()  # where tasks wait is a setting: --broker, or STEM_BROKER_URL
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _CLASSES = (ast.ClassDef,)
-_BRANCHES = (
-    ast.If,
-    ast.IfExp,
-    ast.For,
-    ast.AsyncFor,
-    ast.While,
-    ast.ExceptHandler,
-    ast.BoolOp,
-    ast.comprehension,
-    ast.match_case,
-)
+_LOOPS = (ast.For, ast.AsyncFor, ast.While, ast.comprehension)
+_BRANCHES = (ast.If, ast.IfExp, ast.BoolOp, ast.ExceptHandler, ast.match_case, *_LOOPS)
+# The library's tests hold files that are wrong on purpose.
+_NO_PYTHON = (SyntaxError, ValueError, RecursionError, tokenize.TokenError)
 
 
 @app.task(name="stdlib.tokens")
@@ -49,11 +42,7 @@ def tokens(path: str) -> Facts:
     source, facts = _read(path)
     try:
         facts["tokens"] = sum(1 for _ in tokenize.tokenize(io.BytesIO(source).readline))
-    except (
-        SyntaxError,
-        ValueError,
-        tokenize.TokenError,
-    ) as error:  # the standard library's tests hold files that are wrong on purpose
+    except _NO_PYTHON as error:
         facts["broken"] = str(error)
     return facts
 
@@ -98,6 +87,6 @@ def _nodes(source: bytes, facts: Facts) -> list[ast.AST]:
     try:
         with warnings.catch_warnings(action="ignore"):
             return list(ast.walk(ast.parse(source)))
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except _NO_PYTHON as error:
         facts["broken"] = str(error)
         return []

@@ -33,14 +33,14 @@ class _Fetch:
     """Use the credit there is."""
 
 
-Message: TypeAlias = m.Credit | m.StopFetching | _Fetch
+Message: TypeAlias = m.Credit | m.Recover | m.StopFetching | _Fetch
 
 
 class Consumer(StemActor):
     """Receives from the broker as much as the pool has granted.
 
     Owns:     the intake; the credit it has not used.
-    Receives: Credit, StopFetching (executor pool, worker).      Tells: executor pool (ConsumerStarted, Deliver,
+    Receives: Credit, Recover, StopFetching (executor pool, worker).      Tells: executor pool (ConsumerStarted, Deliver, Held,
               FetchingStopped).
     Restart:  it lists the leases of its incarnation, without touching them, and hands over those the pool does not know. The same
               after every reconnect, since a lost reply leaves such leases too.
@@ -85,6 +85,8 @@ class Consumer(StemActor):
             case _Fetch():
                 self._is_scheduled = False
                 self._fetch()
+            case m.Recover(tokens):
+                self._recover(frozenset(tokens))
             case m.StopFetching():
                 self._is_stopped = True
                 self.tell(m.EXECUTOR_POOL, m.FetchingStopped())
@@ -103,7 +105,7 @@ class Consumer(StemActor):
             return
         try:
             if self._must_recover:
-                self._recover()
+                self._look_for_held()
             intake = self._intake = self._intake or self._broker.open_intake(self._queues, self._holder)
             with self.interruptible(intake.interrupt):
                 handouts = intake.receive(min(self._credit, MOST_AT_ONCE), LONGEST_WAIT)
@@ -119,11 +121,22 @@ class Consumer(StemActor):
         if self._credit > 0:
             self._schedule()
 
-    def _recover(self) -> None:
+    def _look_for_held(self) -> None:
         held = self._broker.held(self._holder)
         if held:
-            self.tell(m.EXECUTOR_POOL, m.Deliver(self._jobs(held), recovered=True))
+            self.tell(m.EXECUTOR_POOL, m.Held([handout.lease.token for handout in held]))
         self._must_recover = False
+
+    def _recover(self, tokens: frozenset[int | str]) -> None:
+        try:
+            held = [handout for handout in self._broker.held(self._holder) if handout.lease.token in tokens]
+        except (BrokerUnavailable, StorageFull) as error:
+            self._must_recover = True
+            self._schedule(self._reconnect.failed(error))
+            return
+        if held:
+            _logger.warning("taking up %d deliveries that nobody here knew of", len(held))
+            self.tell(m.EXECUTOR_POOL, m.Deliver(self._jobs(held), recovered=True))
 
     def _jobs(self, handouts: Sequence[Handout]) -> list[m.Job]:
         return [self._job(handout) for handout in handouts]

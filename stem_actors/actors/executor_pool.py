@@ -26,6 +26,7 @@ from stem_actors.executors.process import ExecutorProcess
 from stem_actors.executors.sessions import kill_session
 from stem_actors.metrics import Tally
 from stem_actors.model.delivery import Delivery
+from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.outcome import (
     Died,
     ErrorInfo,
@@ -33,12 +34,14 @@ from stem_actors.model.outcome import (
     Interrupted,
     Lapsed,
     Outcome,
+    Recorded,
     Rejected,
     RetryAsked,
     Revoked,
     Succeeded,
     Unregistered,
 )
+from stem_actors.model.record import TaskRecord
 from stem_actors.model.retry import DEFAULT_BACKOFF
 from stem_actors.ports import Answer, Done, Revocation, Stale
 from stem_actors.supervision.base import ActorContext, StemActor
@@ -97,6 +100,7 @@ class PoolSettings:
     drain_timeout: float
     soft_grace_period: float
     force_shutdown_after: float
+    announces_redeliveries: bool = False
     start_deadline: float = 60.0
 
 
@@ -155,8 +159,10 @@ class _Tick:
 
 Message: TypeAlias = (
     m.Deliver
+    | m.Held
     | m.Settled
     | m.Marked
+    | m.Announced
     | m.Renewed
     | m.LeasesLost
     | m.RenewalRound
@@ -181,9 +187,10 @@ class ExecutorPool(StemActor):
     """Runs what the consumer delivers.
 
     Owns:     the executors, and every flight from its delivery to the broker's answer.
-    Receives: Deliver, ConsumerStarted, FetchingStopped (consumer); Settled, Marked, SettlerStarted, HeldReleased (settler); RenewalRound, Renewed,
-              LeasesLost (lease renewer); Revoke (revoke listener); ExecutorUp, ExecutorFailed (launcher); Shutdown; GetReport.
-    Tells:    settler (Finished, Note, MarkStarted, ReleaseHeld), consumer (Credit), lease renewer (InFlight, RenewNow).
+    Receives: Deliver, Held, ConsumerStarted, FetchingStopped (consumer); Settled, Marked, Announced, SettlerStarted, HeldReleased
+              (settler); RenewalRound, Renewed, LeasesLost (lease renewer); Revoke (revoke listener); ExecutorUp, ExecutorFailed
+              (launcher); Shutdown; GetReport.
+    Tells:    settler (Finished, Note, MarkStarted, Announce, ReleaseHeld), consumer (Credit, Recover), lease renewer (InFlight, RenewNow).
     Restart:  its predecessor's executors are killed before it takes anything, then all that this incarnation still holds is
               released, queued behind the outcomes which the settler already has.
     """
@@ -250,6 +257,8 @@ class ExecutorPool(StemActor):
                 self._settled(answers)
             case m.Deliver(jobs, recovered):
                 self._deliver(jobs, recovered)
+            case m.Held(tokens):
+                self._look_up(tokens)
             case _Tick():
                 self._tick()
             case m.RenewalRound():
@@ -260,6 +269,8 @@ class ExecutorPool(StemActor):
                 self._lost(tokens)
             case m.Marked(token, answer):
                 self._marked(token, answer)
+            case m.Announced(records):
+                self._announced(records)
             case m.Revoke(revocations):
                 self._revoke(revocations)
             case m.ExecutorUp(slot, ticket, process):
@@ -305,6 +316,7 @@ class ExecutorPool(StemActor):
             return
         now = self.clock.monotonic()
         judged: list[tuple[Flight, Outcome]] = []
+        announced: list[Delivery] = []
         for job in jobs:
             if job.delivery.lease.token in self._flights:
                 continue
@@ -312,13 +324,47 @@ class ExecutorPool(StemActor):
             outcome = job.outcome or self._judge(flight)
             if outcome is not None:
                 judged.append((flight, outcome))
-            elif flight.is_suspect:
-                self._suspects.append(flight)
+            elif self._settings.announces_redeliveries and job.delivery.state.delivery_count > 1:
+                flight.stage = Stage.ANNOUNCING
+                announced.append(job.delivery)
             else:
-                self._waiting[flight.is_async].append(flight)
+                self._line_up(flight)
         self._finish(judged)
+        self._announce(announced)
         self._dispatch()
         self._keep_ticking()
+
+    def _look_up(self, tokens: Sequence[int | str]) -> None:
+        uncatalogued = {job.delivery.lease.token for job in self._uncatalogued}
+        unknown = [token for token in tokens if token not in self._flights and token not in uncatalogued]
+        if unknown:
+            self.tell(m.CONSUMER, m.Recover(unknown))
+
+    def _line_up(self, flight: Flight) -> None:
+        flight.stage = Stage.WAITING
+        if flight.is_suspect:
+            self._suspects.append(flight)
+        else:
+            self._waiting[flight.is_async].append(flight)
+
+    def _announce(self, deliveries: Sequence[Delivery]) -> None:
+        """Where results have a server of their own: what an earlier holder still writes there must be refused."""
+        if deliveries:
+            self.tell(m.SETTLER, m.Announce(deliveries))
+
+    def _announced(self, records: Mapping[int | str, TaskRecord | None]) -> None:
+        ended: list[tuple[Flight, Outcome]] = []
+        for token, record in records.items():
+            flight = self._flights.get(token)
+            if flight is None or flight.stage is not Stage.ANNOUNCING:
+                continue
+            if record is None:
+                self._line_up(flight)
+            else:
+                is_dead = record.state is TaskState.FAILED
+                ended.append((flight, Recorded(record.meta.get("deadLetter", "max-retries-exhausted") if is_dead else None)))
+        self._finish(ended)
+        self._dispatch()
 
     def _judge(self, flight: Flight) -> Outcome | None:
         """What ends a delivery before it runs; else note its task's facts."""
@@ -590,6 +636,7 @@ class ExecutorPool(StemActor):
         self._tell_finished([flight.run for flight in self._flights if flight.run is not None])
         if self._suspect is not None and self._suspect.stage is Stage.MARKING:
             self.tell(m.SETTLER, m.MarkStarted(self._suspect.delivery.lease))
+        self._announce([flight.delivery for flight in self._flights if flight.stage is Stage.ANNOUNCING])
         if not self._is_open:
             self.tell(m.SETTLER, m.ReleaseHeld())
 
@@ -768,7 +815,7 @@ class ExecutorPool(StemActor):
         ended: list[tuple[Flight, Outcome]] = []
         for flight in hit:
             revocation = self._revoked[flight.delivery.envelope.id]
-            if flight.stage is Stage.WAITING:
+            if flight.stage in (Stage.WAITING, Stage.ANNOUNCING):
                 self._forget_waiting(flight)
                 ended.append((flight, self._revoked_outcome(flight.delivery)))
             elif flight.stage is Stage.INSIDE and revocation.terminate:
@@ -916,9 +963,7 @@ class ExecutorPool(StemActor):
         for slot in self._slots:
             if not slot.is_async:
                 self._take_back(slot)
-        unstarted = [*self._waiting[False], *self._waiting[True], *self._suspects, *self._stalled]
-        if self._suspect is not None and self._suspect.stage is not Stage.INSIDE and self._suspect not in unstarted:
-            unstarted.append(self._suspect)
+        unstarted = [flight for flight in self._flights if flight.stage not in (Stage.INSIDE, Stage.ENDED)]
         for waiting in (*self._waiting.values(), self._suspects, self._stalled):
             waiting.clear()
         self._finish([(flight, Interrupted()) for flight in unstarted])

@@ -26,6 +26,7 @@ AHEAD = 0.05
 
 class Stage(Enum):
     WAITING = "waiting"  # in the pool
+    ANNOUNCING = "announcing"  # a redelivery that the result store is being told of
     MARKING = "marking"  # a suspect whose mark is on its way to the broker
     INSIDE = "inside"  # handed to an executor, running there or about to
     ENDED = "ended"  # the settler has its outcome

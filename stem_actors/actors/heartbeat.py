@@ -102,6 +102,14 @@ class Heartbeat(StemActor):
     def on_start(self) -> None:
         self.after(0.05, _Beat())
 
+    def on_stop(self) -> None:
+        """Leave the counts of the last second with the node, and no trace among the living."""
+        judgement = Judgement(("left",))
+        snapshot = self._snapshot(judgement)
+        self._publish(Status(judgement.reasons, self._gauges(judgement), self._growth(), snapshot))
+        if self._identity.interval:
+            self._put(snapshot, self.clock.monotonic(), ttl=0.0)
+
     def on_receive(self, message: Message) -> None:
         match message:
             case PoolReport():
@@ -116,10 +124,11 @@ class Heartbeat(StemActor):
         self.tell(m.EXECUTOR_POOL, GetReport())
         self._sample_depths(now)
         judgement = self._judge(now)
+        has_turned = (not judgement.reasons) != self._was_ready
         self._act(judgement, now)
         snapshot = self._snapshot(judgement)
         self._publish(Status(judgement.reasons, self._gauges(judgement), self._growth(), snapshot))
-        if self._identity.interval and now - self._stored_at >= self._identity.interval:
+        if self._identity.interval and (has_turned or now - self._stored_at >= self._identity.interval):
             self._put(snapshot, now)
         self.after(_EVERY if self._was_ready else _EVERY_UNTIL_READY, _Beat())
 
@@ -223,9 +232,10 @@ class Heartbeat(StemActor):
             },
         }
 
-    def _put(self, snapshot: Mapping[str, Any], now: float) -> None:
+    def _put(self, snapshot: Mapping[str, Any], now: float, ttl: float | None = None) -> None:
         try:
-            self._store.put_heartbeat(self._identity.worker_id, snapshot, max(60.0, 3 * self._identity.interval))
+            lasting = max(60.0, 3 * self._identity.interval) if ttl is None else ttl
+            self._store.put_heartbeat(self._identity.worker_id, snapshot, lasting)
             self._stored_at = now
         except StemError as error:
             _logger.info("cannot store the heartbeat: %s", error)

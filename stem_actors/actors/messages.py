@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from stem_actors.executors.process import ExecutorProcess
 from stem_actors.model.delivery import Delivery, Lease
 from stem_actors.model.outcome import Outcome
+from stem_actors.model.record import TaskRecord
 from stem_actors.model.retry import RetryPolicy
 from stem_actors.ports import Answer, Revocation
 from stem_actors.supervision.mailbox import Data
@@ -25,12 +26,15 @@ __all__ = [
     "LEASE_RENEWER",
     "REVOKE_LISTENER",
     "SETTLER",
+    "Announce",
+    "Announced",
     "ConsumerStarted",
     "Credit",
     "Deliver",
     "ExecutorFailed",
     "ExecutorUp",
     "Finished",
+    "Held",
     "HeldReleased",
     "InFlight",
     "Job",
@@ -38,6 +42,7 @@ __all__ = [
     "MarkStarted",
     "Marked",
     "Note",
+    "Recover",
     "ReleaseHeld",
     "RenewNow",
     "RenewalRound",
@@ -97,6 +102,13 @@ class Credit:
 
 
 @dataclass(frozen=True, slots=True)
+class Recover:
+    """Hand over those of these leases that are held."""
+
+    tokens: Sequence[int | str]
+
+
+@dataclass(frozen=True, slots=True)
 class StopFetching:
     """The worker is leaving. Answered to the executor pool by `FetchingStopped`."""
 
@@ -106,10 +118,21 @@ class StopFetching:
 
 @dataclass(frozen=True, slots=True)
 class Deliver(Data):
-    """Deliveries for the pool, as fetched; `recovered` when they were held already and the pool may know them."""
+    """Deliveries for the pool, as fetched; `recovered` when they were held already, and no credit was spent on them."""
 
     jobs: Sequence[Job]
     recovered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Held(Data):
+    """Leases that this worker holds, by token. Which of them does the pool not know? Answered by `Recover`.
+
+    Asked for instead of handing them over at once: what the pool has never heard of and what it has just settled look alike.
+    But what it does not know at this moment, and is still held a moment later, nobody knows.
+    """
+
+    tokens: Sequence[int | str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +163,13 @@ class Marked:
 
     token: int | str
     answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What the result store said to an `Announce`, by token: the record of a run of this attempt that ended, or None."""
+
+    records: Mapping[int | str, TaskRecord | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +251,13 @@ class MarkStarted:
     """Mark a suspect before it starts."""
 
     lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Say to the result store that these redeliveries are about to run."""
+
+    deliveries: Sequence[Delivery]
 
 
 @dataclass(frozen=True, slots=True)

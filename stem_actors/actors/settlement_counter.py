@@ -9,12 +9,14 @@ from typing import assert_never
 
 from stem_actors.actors.messages import Run
 from stem_actors.metrics import Tally
-from stem_actors.model.outcome import Ack, DeadLetter, Defer, Expired, Failed, Release, Retry, Revoked, Succeeded
+from stem_actors.model.outcome import Ack, DeadLetter, Defer, Expired, Failed, Release, Retry, Revoked, Succeeded, Unregistered
 from stem_actors.model.record import Settlement
 
 __all__ = ["SettlementCounter"]
 
 _logger = logging.getLogger("stem.settler")
+_UNKNOWN = "_unknown"
+"""The task's label where its name is nobody's: anybody can make up names, and they must not use up the labels of real tasks."""
 
 
 class SettlementCounter:
@@ -49,7 +51,8 @@ class SettlementCounter:
             self._tally.count("stem_tasks_succeeded_total", task, queue, self._worker, by=number)
 
     def _count_other(self, run: Run, settlement: Settlement) -> None:
-        task, queue, count = run.delivery.envelope.name, settlement.lease.queue, self._tally.count
+        queue, count = settlement.lease.queue, self._tally.count
+        task = _UNKNOWN if isinstance(run.outcome, Unregistered) else run.delivery.envelope.name
         match settlement.verdict:
             case Ack():
                 match run.outcome:

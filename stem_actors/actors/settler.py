@@ -14,9 +14,10 @@ from stem_actors.actors.settlement_counter import SettlementCounter
 from stem_actors.actors.vitals import Vitals
 from stem_actors.errors import BrokerUnavailable, StemError, StorageFull
 from stem_actors.metrics import Tally
+from stem_actors.model.delivery import Delivery
 from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.outcome import DeadLetter, ErrorInfo, Release
-from stem_actors.model.record import Settlement, running_record, settlement
+from stem_actors.model.record import Settlement, TaskRecord, running_record, settlement
 from stem_actors.model.retry import Limits, decide
 from stem_actors.ports import Answer, Broker, Refused, ResultBackend, Stale
 from stem_actors.supervision.base import ActorContext, StemActor
@@ -34,14 +35,15 @@ class _TryAgain:
     """The broker was away; perhaps it is back."""
 
 
-Message: TypeAlias = m.Finished | m.Note | m.MarkStarted | m.ReleaseHeld | _TryAgain
+Message: TypeAlias = m.Finished | m.Note | m.MarkStarted | m.Announce | m.ReleaseHeld | _TryAgain
 
 
 class Settler(StemActor):
     """Tells the broker how each delivery ended.
 
     Owns:     nothing that lasts: what it holds unsettled, the pool hands over again to a successor.
-    Receives: Finished, Note, MarkStarted, ReleaseHeld.      Tells: executor pool (Settled, Marked, HeldReleased, SettlerStarted).
+    Receives: Finished, Note, MarkStarted, Announce, ReleaseHeld.
+    Tells:    executor pool (Settled, Marked, Announced, HeldReleased, SettlerStarted).
 
     While the broker is away it keeps what it has and tries again; the pool's credit bounds how much that can become. Where
     results have a server of their own they are written first, then the delivery is settled.
@@ -73,7 +75,7 @@ class Settler(StemActor):
         self._counter = SettlementCounter(worker, tally)
         self._chance = random.Random()
         self._unsettled: list[tuple[m.Run, Settlement]] = []
-        self._after_settling: list[m.MarkStarted | m.ReleaseHeld] = []
+        self._after_settling: list[m.MarkStarted | m.Announce | m.ReleaseHeld] = []
 
     def on_start(self) -> None:
         self.tell(m.EXECUTOR_POOL, m.SettlerStarted())
@@ -87,7 +89,7 @@ class Settler(StemActor):
                 self._finished(runs)
             case m.Note(runs, progress):
                 self._note(m.Note(runs, progress))
-            case m.MarkStarted() | m.ReleaseHeld():
+            case m.MarkStarted() | m.Announce() | m.ReleaseHeld():
                 self._after_settling.append(message)
                 self._settle_all()
             case _TryAgain():
@@ -182,16 +184,24 @@ class Settler(StemActor):
 
     # ------------------------------------------------------------ what comes after
 
-    def _after(self, message: m.MarkStarted | m.ReleaseHeld) -> None:
+    def _after(self, message: m.MarkStarted | m.Announce | m.ReleaseHeld) -> None:
         match message:
             case m.MarkStarted(lease):
                 self.tell(m.EXECUTOR_POOL, m.Marked(lease.token, self._broker.mark_started(lease)))
+            case m.Announce(deliveries):
+                self.tell(m.EXECUTOR_POOL, m.Announced(self._announce(deliveries)))
             case m.ReleaseHeld():
                 held = self._broker.held(self._holder)
                 if held:
                     _logger.warning("%s: releasing %d deliveries of the pool's predecessor", self._worker, len(held))
                     self._broker.settle([Settlement(handout.lease, Release()) for handout in held])
                 self.tell(m.EXECUTOR_POOL, m.HeldReleased())
+
+    def _announce(self, deliveries: Sequence[Delivery]) -> dict[int | str, TaskRecord | None]:
+        assert self._separate_results is not None, "redeliveries are announced to results with a server of their own only"
+        records = [running_record(delivery, {"worker": self._worker}) for delivery in deliveries]
+        found = self._separate_results.announce(records)
+        return {delivery.lease.token: record for delivery, record in zip(deliveries, found, strict=True)}
 
     def _note(self, note: m.Note) -> None:
         """Write down that runs go on. Only information: what cannot be written now is not written."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from stem_actors.adapters import memory, sqlite
+from stem_actors.adapters import memory, redis, sqlite
 from stem_actors.clock import Clock
 from stem_actors.errors import ConfigError
 from stem_actors.model.lapse import Retention
@@ -17,7 +17,7 @@ __all__ = ["SCHEMES", "Opened", "Synchronous", "is_same_place", "open_stores"]
 
 Synchronous: TypeAlias = Literal["full", "normal"]
 
-SCHEMES = {"memory": "memory", "sqlite": "sqlite", "file": "sqlite"}
+SCHEMES = {"memory": "memory", "sqlite": "sqlite", "file": "sqlite", "redis": "redis", "rediss": "redis", "unix": "redis"}
 NO_RESULTS = "none"
 
 
@@ -86,8 +86,11 @@ class _Place:
 
     technology: str
     path: str = ""
+    endpoint: redis.Endpoint | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
+        if self.endpoint is not None:
+            return self.path
         return f"{self.technology}://{'/' if self.path else ''}{self.path}"
 
 
@@ -99,6 +102,9 @@ def _place(url: str) -> _Place:
         raise ConfigError(f"{named} names no store that Stem knows. Accepted are {', '.join(f'{each}:' for each in SCHEMES)}.")
     if technology == "memory":
         return _Place(technology)
+    if technology == "redis":
+        endpoint = redis.Endpoint.from_url(url)
+        return _Place(technology, str(endpoint), endpoint)
     parts = urlsplit(url)
     if parts.netloc or not parts.path.startswith("/") or len(parts.path) < 2:
         raise ConfigError(
@@ -113,5 +119,8 @@ def _open(place: _Place, namespace: str, clock: Clock, synchronous: Synchronous)
     match place.technology:
         case "memory":
             return memory.MemoryServer(clock).namespace(namespace)
+        case "redis":
+            assert place.endpoint is not None
+            return redis.RedisSpace(place.endpoint, namespace, clock)
         case _:
             return sqlite.SqliteFile(Path(place.path), namespace, clock, synchronous)

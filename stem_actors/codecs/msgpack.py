@@ -209,7 +209,7 @@ def _unpack(raw: bytes) -> Any:
 
 
 def _possible_containers(raw: bytes) -> int:
-    """At most so many lists and dicts are in these bytes; five times as fast as a look at each value, and enough for nearly all."""
+    """At most so many lists and dicts are in these bytes: five times as fast as a look at each value, and mostly enough."""
     return len(raw) - len(raw.translate(None, _CONTAINER_HEADERS))
 
 

@@ -37,6 +37,7 @@ INTERRUPT_SIGNAL = signal.SIGRTMIN + 7
 """Tells an executor that an interrupt waits in its socket. A real-time signal, so that it clashes with no user's handler."""
 
 _PR_SET_PDEATHSIG = 1
+_TERMINAL_SIGNALS: Mapping[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 _OUR_FRAMES = os.path.dirname(__file__)
 
 
@@ -93,10 +94,14 @@ def _settle_in(parent_pid: int | None) -> None:
     if parent_pid is not None and os.getppid() != parent_pid:
         _leave(0)
     # Not SIG_IGN, which programs started by a task would inherit: they must die of a SIGTERM as they always do.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+    for number in _TERMINAL_SIGNALS:
+        signal.signal(number, _leave_to_worker)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write("500")  # when memory runs out the kernel should take a task, not the worker that guards its lease
+
+
+def _leave_to_worker(_signal: int, _frame: object) -> None:
+    """What a terminal or an operator sends to a whole group: the worker decides what becomes of its executors."""
 
 
 def _leave(code: int) -> NoReturn:
@@ -279,6 +284,9 @@ class _Executor:
         """In a task's forked copy: a worker must not take a grandchild for its executor."""
         self._is_copy = True
         self._channel.close()
+        for number, plain in _TERMINAL_SIGNALS.items():  # `Process.terminate()` must end it
+            if signal.getsignal(number) is _leave_to_worker:
+                signal.signal(number, plain)
 
 
 def interrupt_error(kind: InterruptKind, reason: str | None) -> TaskInterrupt:

@@ -4,8 +4,8 @@ The forkserver would outlive a killed worker and keep its executors alive. So it
 executor dies with the forkserver (`child.die_with_parent`). Errors in a preloaded module are swallowed by multiprocessing; an
 executor therefore says `READY` before it is given anything.
 
-A signal to the node's whole process group is for the node and its workers: the forkserver leaves that group, or the signal would end
-every executor.
+A signal to the node's whole process group is for the node and its workers: the forkserver leaves that group, or it would be ended
+by the signal, and all executors with it.
 """
 
 from __future__ import annotations

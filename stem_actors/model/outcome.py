@@ -20,6 +20,7 @@ __all__ = [
     "Interrupted",
     "Lapsed",
     "Outcome",
+    "Recorded",
     "Rejected",
     "Release",
     "Retry",
@@ -106,6 +107,13 @@ class Unregistered:
 
 
 @dataclass(frozen=True, slots=True)
+class Recorded:
+    """An earlier delivery of this attempt ended; only its settlement was lost. `dead_letter`: why it failed for good, if it did."""
+
+    dead_letter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """Not runnable, however often it is tried: malformed, tampered, too large. `reason` becomes the dead letter's."""
 
@@ -113,7 +121,9 @@ class Rejected:
     error: ErrorInfo
 
 
-Outcome: TypeAlias = Succeeded | Failed | RetryAsked | Interrupted | Died | Lapsed | Revoked | Expired | Unregistered | Rejected
+Outcome: TypeAlias = (
+    Succeeded | Failed | RetryAsked | Interrupted | Died | Lapsed | Revoked | Expired | Unregistered | Recorded | Rejected
+)
 
 
 # ---------------------------------------------------------------- verdicts

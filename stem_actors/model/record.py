@@ -18,6 +18,7 @@ from stem_actors.model.outcome import (
     Interrupted,
     Lapsed,
     Outcome,
+    Recorded,
     Rejected,
     Release,
     Retry,
@@ -48,6 +49,10 @@ class TaskRecord(NamedTuple):
     meta: Mapping[str, Any] = {}
     created_at: float = 0.0
     updated_at: float = 0.0
+
+    def ends_attempt_of(self, other: TaskRecord) -> bool:
+        """Whether this says that the very attempt of `other` has ended."""
+        return self.state.is_final and (self.replay_count, self.attempt) == (other.replay_count, other.attempt)
 
     @property
     def precedence(self) -> Precedence:
@@ -89,13 +94,15 @@ def _state_after(state: State, outcome: Outcome) -> State | None:
             return state.lapsed()
         case Unregistered():
             return state.handed_back()
-        case Succeeded() | Interrupted() | Revoked() | Expired() | Rejected():
+        case Succeeded() | Interrupted() | Revoked() | Expired() | Rejected() | Recorded():
             return None
         case _:
             assert_never(outcome)
 
 
 def _record(delivery: Delivery, outcome: Outcome, verdict: Verdict, facts: Mapping[str, Any]) -> TaskRecord | None:
+    if isinstance(outcome, Recorded):
+        return None  # it stands already
     match verdict:
         case Ack():
             return _acknowledged(delivery, outcome, facts)

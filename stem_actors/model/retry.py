@@ -20,6 +20,7 @@ from stem_actors.model.outcome import (
     Interrupted,
     Lapsed,
     Outcome,
+    Recorded,
     Rejected,
     Release,
     Retry,
@@ -84,7 +85,9 @@ class Limits:
 def decide(delivery: Delivery, outcome: Outcome, policy: RetryPolicy, limits: Limits, chance: float) -> Verdict:
     """Turn what became of a run into what the broker is told. Pure."""
     match outcome:
-        case Succeeded() | Revoked() | Expired():
+        case Recorded(str() as reason):
+            return DeadLetter(reason)
+        case Succeeded() | Revoked() | Expired() | Recorded():
             return Ack()
         case Interrupted() | Lapsed():
             return Release()

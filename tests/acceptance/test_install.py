@@ -13,18 +13,7 @@ from shutil import copytree, ignore_patterns
 import pytest
 
 ROOT = Path(__file__).parents[2]
-IGNORED = (
-    ".venv*",
-    ".git",
-    "*.egg-info",
-    "build",
-    "dist",
-    "__pycache__",
-    ".mypy_cache",
-    ".ruff_cache",
-    ".pytest_cache",
-    ".hypothesis",
-)
+IGNORED = (".venv*", ".*_cache", ".git", ".hypothesis", "*.egg-info", "build", "dist", "__pycache__")
 
 
 @pytest.mark.soak

@@ -53,13 +53,14 @@ def test_a_worker_that_was_killed_is_replaced_and_its_tasks_run_again_within_a_l
     node = place.start("--visibility-timeout", "2s")
     tasks = [place.app.enqueue_by_name("jobs.wait_for", ["go"]) for _ in range(2)]
     place.await_runs(count=2)
+    place.start("--visibility-timeout", "2s")  # another, which reaches the broker all the time
     worker, executors = node.worker(), node.executors()
     assert len(executors) == 2
     os.kill(worker, signal.SIGKILL)
     died = time.monotonic()
     eventually(lambda: not any(map(is_alive, executors)), timeout=1, hint="the end of its executors")
-    place.await_runs(count=4, timeout=visibility + 3)  # the promise, and another second for this machine
-    assert time.monotonic() - died < visibility + 2
+    place.await_runs(count=4, timeout=visibility + 2)
+    assert time.monotonic() - died < visibility + 1.5  # the promise, and half a second for this machine
     place.open_gate()
     assert [task.get(timeout=10) for task in tasks] == ["go", "go"]
     eventually(lambda: node.metric("stem_actor_restarts_total", actor="worker", reason="killed") == 1, hint="its restart counted")
@@ -76,6 +77,18 @@ def test_what_the_tasks_of_a_dead_worker_had_started_is_killed(place: Place) -> 
     eventually(lambda: not any(map(is_alive, run["others"])), timeout=5, hint="the end of what a task had started")
     eventually(lambda: not node.zombies(), hint="no zombies")
     node.wait_ready()
+
+
+def test_spawned_executors_die_with_their_worker_too(place: Place) -> None:
+    node = place.start("--pool", "spawn", "--visibility-timeout", "2s")
+    task = place.app.enqueue_by_name("jobs.wait_for", ["go"])
+    place.await_runs(task.id)
+    executors = eventually(lambda: len(found := node.executors()) == 2 and found, hint="two executors")
+    assert isinstance(executors, set)
+    os.kill(node.worker(), signal.SIGKILL)
+    eventually(lambda: not any(map(is_alive, executors)), timeout=1, hint="the end of its executors")
+    place.open_gate()
+    assert task.get(timeout=15) == "go"
 
 
 @pytest.mark.soak

@@ -88,6 +88,13 @@ def test_gauges_show_each_worker_and_each_queue_it_works_on(node: RunningNode) -
     assert set(names["stem_build_info"]) == {"version"}
 
 
+def test_names_that_nobody_knows_are_counted_as_one(shared_place: Place, node: RunningNode) -> None:
+    for name in ("nobody.knows", "this.either"):
+        shared_place.app.enqueue_by_name(name, queue="default", expires=2)
+    eventually(lambda: node.metric("stem_tasks_deferred_total", task="_unknown") >= 2, hint="their being put off")
+    assert node.metric("stem_tasks_deferred_total") == node.metric("stem_tasks_deferred_total", task="_unknown")
+
+
 def test_every_sample_is_of_a_metric_in_the_table(node: RunningNode) -> None:
     suffixes = ("_bucket", "_count", "_sum")
     for name, labels, _ in node.samples():
@@ -122,3 +129,12 @@ def test_a_node_works_without_its_pages(place: Place) -> None:
     node = place.start("--admin", "off", is_ready=False)
     assert place.app.enqueue_by_name("jobs.add", [1, 2]).get(timeout=20) == 3
     assert not any("admin" in entry for entry in node.entries())
+
+
+def test_what_a_worker_counted_last_is_not_lost_when_it_leaves(place: Place) -> None:
+    node = place.start()
+    for handle in [place.app.enqueue_by_name("jobs.add", [n, n]) for n in range(20)]:
+        handle.get(timeout=20)
+    place.ask_worker("n1-1", "shutdown", {"mode": "warm"})
+    eventually(lambda: node.metric("stem_actor_restarts_total", actor="worker") == 1, hint="its restart")
+    assert node.metric("stem_tasks_succeeded_total", task="jobs.add") == 20

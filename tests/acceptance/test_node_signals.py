@@ -115,6 +115,35 @@ def test_at_the_drain_deadline_running_tasks_are_handed_back_and_run_elsewhere(s
     assert all(len(strict.runs(task_id, "start")) == 2 for task_id in ids)
 
 
+def test_coroutines_are_handed_back_at_the_drain_deadline_too(strict: Place) -> None:
+    (strict.directory / "loops.py").write_text(
+        "import asyncio\nfrom jobs import HERE, app, write\n"
+        "@app.task\n"
+        "async def wait_for(name):\n"
+        "    write('start')\n"
+        "    while not (HERE / name).exists(): await asyncio.sleep(0.01)\n"
+    )
+    leaving = strict.start("--visibility-timeout", "60s", "--drain-timeout", "1s", app="loops")
+    ids = [strict.app.enqueue_by_name("loops.wait_for", ["go"]).id for _ in range(8)]
+    strict.await_runs(count=8)
+    strict.start("--visibility-timeout", "60s", app="loops")
+    leaving.send(signal.SIGTERM)
+    strict.await_runs(count=16, timeout=5)
+    assert leaving.wait(5) == 0
+    strict.open_gate()
+    assert_uncharged(strict, ids)
+
+
+def test_the_workers_of_a_node_leave_side_by_side(strict: Place) -> None:
+    leaving = strict.start("--workers", "3", "--concurrency", "1", "--drain-timeout", "2s", "--visibility-timeout", "60s")
+    loaded(strict, running=3, waiting=0)
+    began = time.monotonic()
+    leaving.send(signal.SIGTERM)
+    assert leaving.wait(8) == 0
+    assert time.monotonic() - began < 2 + 2
+    assert leaving.everything() == set()
+
+
 def test_a_task_that_ignores_the_deadline_is_killed_after_its_grace_and_runs_elsewhere(strict: Place) -> None:
     strict.environ["STEM_SOFT_GRACE_PERIOD"] = "1s"
     leaving = strict.start("--visibility-timeout", "60s", "--drain-timeout", "500ms")

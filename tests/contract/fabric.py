@@ -24,6 +24,7 @@ from stem_actors.model.outcome import Ack, Verdict
 from stem_actors.model.record import Settlement, TaskRecord
 from stem_actors.ports import Answer, Broker, Intake, Message, QueueDepth, ResultBackend, Stores
 from stem_actors.testing import ManualClock
+from tests.fixtures import redis_server
 
 VISIBILITY = 30.0
 RESULT_TTL = 1000.0
@@ -139,7 +140,61 @@ class SqliteFabric(Fabric):
         return sum(self._execute(f"SELECT count(*) FROM {table}")[0][0] for (table,) in tables)
 
 
-FABRICS: dict[str, Callable[[Path], Fabric]] = {"memory": MemoryFabric, "sqlite": SqliteFabric}
+class RedisFabric(Fabric):
+    """The session's server, in namespaces of the test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.url = redis_server.shared_url()
+        self.prefix = redis_server.new_namespace()
+
+    def _open(self, namespace: str, clock: Clock) -> Stores:
+        return open_stores(
+            self.url,
+            namespace=f"{self.prefix}-{namespace}",
+            clock=clock,
+            visibility_timeout=VISIBILITY,
+            result_ttl=RESULT_TTL,
+            dead_letter_ttl=DEAD_LETTER_TTL,
+            max_deaths=MAX_DEATHS,
+        )
+
+    @contextmanager
+    def client(self) -> Iterator[Any]:
+        """Past the adapter."""
+        import redis
+
+        with redis.Redis.from_url(self.url, protocol=2) as client:
+            yield client
+
+    def spoil_state(self, task_id: str) -> None:
+        with self.client() as client:
+            for stream in client.scan_iter(f"{self.prefix}-stem:{{*}}:p*"):
+                entries = client.xrange(stream)
+                client.xtrim(stream, maxlen=0)
+                for _, fields in entries:
+                    is_it = fields[b"h"].endswith(b"\n" + task_id.encode())
+                    client.xadd(stream, fields | {b"s": b"\xc1garbage"} if is_it else fields)
+
+    def count_entries(self) -> int:
+        """Messages, and what hashes and sets hold. Streams that stay for the next message count nothing."""
+        count = 0
+        with self.client() as client:
+            for key in client.scan_iter(f"{self.prefix}-stem:*"):
+                if b":result" in key or key.endswith((b"control:channels", b":meta")):
+                    continue
+                size = {b"stream": "XLEN", b"hash": "HLEN", b"zset": "ZCARD", b"set": "SCARD", b"list": "LLEN"}
+                kind = client.type(key)
+                count += client.execute_command(size[kind], key) if kind in size else 1
+        return count
+
+    def close(self) -> None:
+        super().close()
+        with self.client() as client:
+            redis_server.flush_namespace(client, self.prefix)
+
+
+FABRICS: dict[str, Callable[[Path], Fabric]] = {"memory": MemoryFabric, "sqlite": SqliteFabric, "redis": RedisFabric}
 
 
 # ---------------------------------------------------------------- short forms

@@ -165,3 +165,27 @@ def test_a_release_leaves_no_record(broker: Broker, results: ResultBackend) -> N
 def test_ten_thousand_records_are_listed_page_by_page(results: ResultBackend) -> None:
     results.set_many([TaskRecord(f"{number:05}", TaskState.SUCCEEDED) for number in range(10_000)])
     assert len(results.list_records(limit=100, offset=9_900).items) == 100
+
+
+def test_a_redelivery_that_is_announced_refuses_what_an_older_holder_still_writes(results: ResultBackend) -> None:
+    assert results.announce([TaskRecord("a", TaskState.RUNNING, 0, 2)]) == [None]
+    assert results.set_many([TaskRecord("a", TaskState.SUCCEEDED, 0, 1, payload=b"old")]) == [False]
+    assert results.set_many([TaskRecord("a", TaskState.SUCCEEDED, 0, 2, payload=b"new")]) == [True]
+
+
+def test_announcing_returns_the_final_record_of_the_same_attempt_and_leaves_it(results: ResultBackend) -> None:
+    results.set_many([TaskRecord("a", TaskState.SUCCEEDED, 1, 4, payload=b"done"), TaskRecord("b", TaskState.RETRIED, 0, 1)])
+    found = results.announce([TaskRecord("a", TaskState.RUNNING, 1, 5), TaskRecord("b", TaskState.RUNNING, 1, 2)])
+    assert found[0] is not None
+    assert (found[0].payload, found[1]) == (b"done", None)
+    standing = results.get("a")
+    assert standing is not None
+    assert standing.state is TaskState.SUCCEEDED
+
+
+def test_a_final_record_of_an_earlier_attempt_gives_way_to_an_announcement(results: ResultBackend) -> None:
+    results.set_many([TaskRecord("a", TaskState.FAILED, 3, 4)])
+    assert results.announce([TaskRecord("a", TaskState.RUNNING, 3, 5, replay_count=1)]) == [None]
+    standing = results.get("a")
+    assert standing is not None
+    assert standing.state is TaskState.RUNNING

@@ -257,6 +257,7 @@ def test_a_task_is_either_started_or_taken_back_whatever_the_moment(executor: Ex
 
 def test_more_than_the_socket_holds_is_handed_over_as_it_drains(executor: Executor, journal: Journal) -> None:
     executor.hand(("nap", journal.path, "head", 0.3))
+    journal.wait_for("head-starts")
     executor.hand(*[("echo", "x" * 200_000) for _ in range(20)])
     assert executor.process.wants_to_write
     executor.finish(21)
@@ -264,8 +265,10 @@ def test_more_than_the_socket_holds_is_handed_over_as_it_drains(executor: Execut
 
 
 def test_what_the_socket_did_not_hold_can_be_taken_back(executor: Executor, journal: Journal) -> None:
-    head, *rest = executor.hand(("nap", journal.path, "head", 0.3), *[("echo", "x" * 200_000) for _ in range(20)])
+    (head,) = executor.hand(("nap", journal.path, "head", 0.5))
     journal.wait_for("head-starts")
+    rest = executor.hand(*[("echo", "x" * 200_000) for _ in range(20)])
+    assert executor.process.wants_to_write
     assert executor.process.take_back() == rest
     (new,) = executor.hand(("echo", 1))
     executor.finish(2)
@@ -443,10 +446,10 @@ def test_a_task_may_fork_and_only_the_original_reports(executor: Executor, journ
     assert sorted(journal.lines()) == ["x", "x-copy"]
 
 
-def test_a_task_may_use_a_pool_of_processes(executor: Executor) -> None:
-    executor.hand(("pools", "x"))
+def test_a_task_may_use_processes_and_terminate_them(executor: Executor) -> None:
+    executor.hand(("pools",))
     executor.finish(1)
-    assert executor.values == [[1, 2, 3]]
+    assert executor.values == [[[1, 2, 3], -signal.SIGTERM]]
 
 
 def test_what_a_task_started_dies_with_its_executor(executor: Executor, journal: Journal) -> None:

@@ -131,7 +131,7 @@ def test_a_message_that_cannot_be_read_is_set_aside_and_holds_nothing_up(
     fleet.start()
     others = [fleet.enqueue("short", journal.path, f"w{n}") for n in range(5)]
     assert [handle.get(SOON) for handle in others] == [f"w{n}" for n in range(5)]
-    dead = until(lambda: fleet.dead_letters().get("bad"))
+    dead = fleet.wait_dead_letter(fleet.app.handle("bad"))
     assert (dead.reason, dead.body) == (reason, body)
     with pytest.raises(TaskFailed, match="Malformed"):
         fleet.app.handle("bad").get(SOON)
@@ -158,8 +158,8 @@ def test_progress_may_hold_whatever_travels(fleet: Fleet) -> None:
 
 def test_a_soft_limit_is_raised_in_the_task(fleet: Fleet, journal: Journal) -> None:
     fleet.start()
-    caught = fleet.enqueue("soft", journal.path, "x", True)
-    uncaught = fleet.enqueue("soft", journal.path, "y")
+    caught = fleet.enqueue("soft", journal.path, "x", True, max_retries=0)
+    uncaught = fleet.enqueue("soft", journal.path, "y", max_retries=0)
     coroutine = fleet.enqueue("anap", journal.path, "z", 60.0, soft_time_limit=0.3, max_retries=0)
     assert caught.get(SOON) == "cleaned up"
     for handle in (uncaught, coroutine):
@@ -173,7 +173,7 @@ def test_a_hard_limit_ends_the_task_whatever_it_does_about_it(fleet: Fleet, jour
     neighbour = fleet.enqueue("anap", journal.path, "a", 1.0)
     journal.wait_for("a-starts")
     failing = [
-        fleet.enqueue("hard", journal.path, "x"),
+        fleet.enqueue("hard", journal.path, "x", max_retries=0),
         fleet.enqueue("anap", journal.path, "y", 60.0, hard_time_limit=0.3, max_retries=0),
     ]
     for handle in failing:

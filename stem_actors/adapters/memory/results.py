@@ -26,6 +26,18 @@ class MemoryResults:
             self._space.changed.notify_all()
         return stored
 
+    def announce(self, records: Sequence[TaskRecord]) -> list[TaskRecord | None]:
+        found: list[TaskRecord | None] = []
+        with self._space.changed:
+            now = self._space.clock.now()
+            for record in records:
+                standing = current_record(self._space, record.id, now)
+                ended = standing if standing is not None and standing.ends_attempt_of(record) else None
+                if ended is None:
+                    store_record(self._space, record, now, self._ttl)
+                found.append(ended)
+        return found
+
     def get(self, task_id: str) -> TaskRecord | None:
         with self._space.changed:
             return current_record(self._space, task_id, self._space.clock.now())

@@ -11,6 +11,7 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from operator import itemgetter
 from typing import assert_never
 
 from stem_actors.adapters.sqlite import moves
@@ -131,37 +132,38 @@ class SqliteBroker:
         self, connection: sqlite3.Connection, namespace: int, settlements: Sequence[Settlement], now: float
     ) -> set[int | str]:
         """Carry out the verdicts under which a message lives on. Returns the tokens that were held."""
-        by_token = {settlement.lease.token: settlement for settlement in settlements}
-        first: list[Moving] = []
+        leased: dict[int | str, Moving] = {}
+        for holder, tokens in _by_holder(each.lease for each in settlements):
+            held, _ = moves.held_tokens(connection, holder, tokens)
+            leased |= moves.take_leased(connection, held)
+        first: dict[int | str, Moving] = {}
         last: list[Moving] = []
         delayed: list[tuple[float, Moving]] = []
         dead = []
-        taken: set[int | str] = set()
-        for holder, tokens in _by_holder(each.lease for each in settlements):
-            held, _ = moves.held_tokens(connection, holder, tokens)
-            for token, leased in moves.take_leased(connection, held).items():
-                settlement = by_token[token]
-                taken.add(token)
-                state = settlement.state if settlement.state is not None else counted(leased.state)
-                message = leased._replace(state=repacked(state, leased.state))
-                match settlement.verdict:
-                    case Release():
-                        first.append(message)
-                    case Defer(delay) | Retry(delay) if delay > 0:
-                        delayed.append((now + delay, message))
-                    case Defer() | Retry():
-                        last.append(message._replace(since=now))
-                    case DeadLetter(reason, meta):
-                        dead.append((message, reason, meta))
-                    case Ack():
-                        pass  # not among them
-                    case _:
-                        assert_never(settlement.verdict)
-        moves.add_first(connection, first)
+        for settlement in settlements:
+            message = leased.get(settlement.lease.token)
+            if message is None:
+                continue
+            state = settlement.state if settlement.state is not None else counted(message.state)
+            message = message._replace(state=repacked(state, message.state))
+            match settlement.verdict:
+                case Release():
+                    first[settlement.lease.token] = message
+                case Defer(delay) | Retry(delay) if delay > 0:
+                    delayed.append((now + delay, message))
+                case Defer() | Retry():
+                    last.append(message._replace(since=now))
+                case DeadLetter(reason, meta):
+                    dead.append((message, reason, meta))
+                case Ack():
+                    pass  # not among them
+                case _:
+                    assert_never(settlement.verdict)
+        moves.add_first(connection, [message for _, message in sorted(first.items(), key=itemgetter(0))])  # as handed out
         moves.add_last(connection, last)
         moves.add_delayed(connection, namespace, delayed)
         moves.add_dead(connection, namespace, dead, now)
-        return taken
+        return set(leased)
 
     def extend(self, leases: Sequence[Lease]) -> list[Answer]:
         held: set[int | str] = set()

@@ -148,7 +148,7 @@ def held_tokens(connection: sqlite3.Connection, holder: str, tokens: Iterable[in
     return found, bool(names)
 
 
-def take_leased(connection: sqlite3.Connection, tokens: str) -> dict[int, Moving]:
+def take_leased(connection: sqlite3.Connection, tokens: str) -> dict[int | str, Moving]:
     """End these leases; the messages by token, in the order of hand-out."""
     rows = connection.execute(
         "SELECT token, queue, level, id, is_named, visibility, since, state, sig, body FROM leased "

@@ -67,6 +67,19 @@ class SqliteResults:
             self._database.wakeup.notify(self._topic)
         return stored
 
+    def announce(self, records: Sequence[TaskRecord]) -> list[TaskRecord | None]:
+        namespace = self._database.namespace_id(self._namespace)
+        found: list[TaskRecord | None] = []
+        with self._database.write() as connection:
+            now = self._database.clock.now()
+            for record in records:
+                standing = read_record(connection, namespace, record.id, now)
+                ended = standing if standing is not None and standing.ends_attempt_of(record) else None
+                if ended is None:
+                    write_records(connection, namespace, [packed_record(record)], now, self._ttl)
+                found.append(ended)
+        return found
+
     def get(self, task_id: str) -> TaskRecord | None:
         rows = self._database.read(
             f"SELECT {_COLUMNS} FROM result WHERE namespace = ? AND id = ? AND expires_at > ?",

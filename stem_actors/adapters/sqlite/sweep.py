@@ -90,7 +90,9 @@ class Sweeper:
             f"SELECT token, ends, coalesce(visibility, ?), is_started FROM leased WHERE token IN {MANY}",
             (self._retention.visibility_timeout, as_set(candidates)),
         ).fetchall()
-        is_started = {token: bool(mark) for token, ends, visibility, mark in rows if watch.may_take(visibility, ends)}
+        is_started: dict[int | str, bool] = {
+            token: bool(mark) for token, ends, visibility, mark in rows if watch.may_take(visibility, ends)
+        }
         returned, poisoned = [], []
         for token, message in moves.take_leased(connection, as_set(is_started)).items():
             match after_lapse(counted(message.state), is_started[token], self._retention.max_deaths):

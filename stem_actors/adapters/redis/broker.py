@@ -1,0 +1,317 @@
+"""`Broker` in Redis: publishes, settles and extends; receiving is `intake.py`, sweeping `sweep.py`, dead letters `dead_letters.py`.
+
+An entry of a stream is a message, and its id a lease: handed out once, by `XREADGROUP >`. Whatever comes back is a new entry. So
+the whole fence is one question, asked inside the script that acts on it: is this entry pending for this consumer?
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, assert_never
+
+import msgpack
+
+from stem_actors.adapters.redis.connection import Call, Script, Server
+from stem_actors.adapters.redis.dead_letters import DeadLetters
+from stem_actors.adapters.redis.entries import handout, split_token
+from stem_actors.adapters.redis.intake import RedisIntake
+from stem_actors.adapters.redis.keys import LANES, Keys
+from stem_actors.adapters.redis.results import packed_record
+from stem_actors.adapters.redis.sweep import Sweeper
+from stem_actors.errors import DuplicateTaskId, PayloadError
+from stem_actors.model.delivery import Handout, Lease, pack_state
+from stem_actors.model.envelope import clamp_priority
+from stem_actors.model.lapse import Retention
+from stem_actors.model.outcome import Ack, DeadLetter, Defer, Release, Retry
+from stem_actors.model.record import Settlement
+from stem_actors.ports import Answer, DeadLetterPage, DeadTask, Done, Intake, Message, QueueDepth, Refused, Stale, Swept
+
+__all__ = ["RedisBroker"]
+
+MOST_AT_ONCE = 1000  # items of a script
+REGISTERED_FOR = 30.0  # seconds for which a queue is taken to be listed
+CONTENT_ERRORS = (TypeError, ValueError, OverflowError)
+
+_DONE, _STALE = Done(), Stale()
+
+
+class RedisBroker:
+    """A `Broker`. Any thread."""
+
+    def __init__(self, server: Server, namespace: str, retention: Retention) -> None:
+        self._server = server.attach()
+        self._namespace = namespace
+        self._keys = Keys(namespace)
+        self._retention = retention
+        self._ttl_ms = 0 if retention.result_ttl is None else round(retention.result_ttl * 1000)
+        self._intakes: list[RedisIntake] = []
+        self._sweeper = Sweeper(server, self._keys, retention)
+        self._dead = DeadLetters(server, self._keys, self._ttl_ms)
+        self._registered: dict[str, float] = {}
+        self._is_closed = False
+
+    def now(self) -> float:
+        return self._server.now()
+
+    # ------------------------------------------------------------ producers
+
+    def publish(self, sender: str, number: int, messages: Sequence[Message]) -> None:
+        """As `Broker.publish`; of more than 1,000 messages each thousand is a step, and a repetition adds what is missing."""
+        queues = list(dict.fromkeys(message.queue for message in messages))
+        place = {queue: at for at, queue in enumerate(queues, 1)}
+        chosen = [message.id for message in messages if message.is_chosen_id]
+        self._register(queues)
+        keys = [self._keys.senders, self._keys.names, *map(self._keys.meta, queues)]
+        for part, start in enumerate(range(0, max(1, len(messages)), MOST_AT_ONCE)):
+            names = chosen if part == 0 else []
+            arguments: list[Any] = [self._server.given, sender, number * 1_000_000 + part, len(names), *names]
+            for message in messages[start : start + MOST_AT_ONCE]:
+                visibility = "" if message.visibility_timeout is None else round(message.visibility_timeout * 1000)
+                arguments += (
+                    place[message.queue],
+                    clamp_priority(message.priority),
+                    round(message.delay * 1000) if message.delay > 0 else 0,
+                    f"{visibility}\n{'1' if message.is_chosen_id else ''}\n0\n{message.id}",
+                    message.sig or b"",
+                    message.body,
+                )
+            try:
+                taken = self._publish(keys, arguments)
+            except UnicodeEncodeError as error:
+                raise PayloadError(f"Redis takes no such message: {error}; none of the batch was stored.") from error
+            if taken:
+                raise DuplicateTaskId(
+                    f"the id {taken.decode()!r} belongs to a task that is pending or ended less than an hour ago; "
+                    "nothing was enqueued."
+                )
+
+    def _publish(self, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        if self._server.endpoint.wait_replicas:
+            return self._server.run_replicated(Script.named("publish"), keys, arguments)
+        return self._server.run(Script.named("publish"), keys, arguments)
+
+    def _register(self, queues: Sequence[str]) -> None:
+        """List the queues, so that they are swept and counted. A queue is forgotten only after ten minutes without use."""
+        now = time.monotonic()
+        new = [queue for queue in queues if now - self._registered.get(queue, float("-inf")) >= REGISTERED_FOR]
+        if new:
+            self._server.command("SADD", self._keys.queues, *new)
+            self._registered.update(dict.fromkeys(new, now))
+
+    # ------------------------------------------------------------ consumers
+
+    def open_intake(self, queues: Sequence[str], holder: str) -> Intake:
+        intake = RedisIntake(self._server, self._namespace, queues, holder, self._retention.visibility_timeout)
+        self._intakes.append(intake)
+        return intake
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[Answer]:
+        answers: list[Answer] = [_STALE] * len(settlements)
+        groups: dict[tuple[str, str], _Batch] = {}
+        full = []
+        for at, each in enumerate(settlements):
+            place = each.lease.queue, each.lease.holder
+            batch = groups.get(place)
+            if batch is None or len(batch.at) == MOST_AT_ONCE:
+                if batch is not None:
+                    full.append(batch)
+                batch = groups[place] = _Batch(self._keys, *place, self._ttl_ms)
+            try:
+                batch.add(at, each)
+            except CONTENT_ERRORS as error:
+                answers[at] = Refused(f"{type(error).__name__}: {error}")
+        batches = [batch for batch in (*full, *groups.values()) if batch.at]
+        results = self._server.run_all([batch.call(self._server.given) for batch in batches]) if batches else []
+        for batch, ended in zip(batches, results, strict=True):
+            for at, is_done in zip(batch.at, ended, strict=True):
+                if is_done:
+                    answers[at] = _DONE
+        return answers
+
+    def extend(self, leases: Sequence[Lease]) -> list[Answer]:
+        groups: dict[tuple[str, str, str], list[tuple[int, str]]] = defaultdict(list)
+        for at, lease in enumerate(leases):
+            lane, entry_id, _ = split_token(lease.token)
+            groups[lease.queue, lease.holder, lane].append((at, entry_id))
+        calls, places = [], []
+        for (queue, holder, lane), members in groups.items():
+            for start in range(0, len(members), MOST_AT_ONCE):
+                some = members[start : start + MOST_AT_ONCE]
+                ids = [entry_id for _, entry_id in some]
+                first, last = _bounds(ids)
+                calls.append(
+                    Call(
+                        Script.named("extend"),
+                        [self._keys.meta(queue)],
+                        [self._server.given, holder, lane, first, last, *ids],
+                    )
+                )
+                places.append([at for at, _ in some])
+        answers: list[Answer] = [_STALE] * len(leases)
+        for some_places, held in zip(places, self._server.run_all(calls) if calls else [], strict=True):
+            for at, is_held in zip(some_places, held, strict=True):
+                if is_held:
+                    answers[at] = _DONE
+        return answers
+
+    def held(self, holder: str) -> list[Handout]:
+        found: list[tuple[int, int, str, int, int, Handout]] = []
+        names = self._sweeper.queues()
+        asked_at = self._server.clock.monotonic()
+        for queue in names:
+            lane, entry_id = b"", b""
+            while True:
+                now, lane, entry_id, *rows = self._server.run(
+                    Script.named("held"), [self._keys.meta(queue)], [self._server.given, holder, lane, entry_id]
+                )
+                for own_lane, own_id, delivered, fields in zip(rows[::4], rows[1::4], rows[2::4], rows[3::4], strict=True):
+                    name = own_lane.decode()
+                    age = (now - delivered) / 1000
+                    each = handout(queue, name, own_id, fields, holder, self._retention.visibility_timeout, asked_at, age)
+                    found.append((delivered, names.index(queue), "", LANES.index(name), len(found), each))
+                if not lane:
+                    break
+        return [each for *_, each in sorted(found, key=lambda row: row[:5])]
+
+    def mark_started(self, lease: Lease) -> Answer:
+        lane, entry_id, _ = split_token(lease.token)
+        is_held = self._server.run(Script.named("mark"), [self._keys.meta(lease.queue)], [lease.holder, lane, entry_id])
+        return _DONE if is_held else _STALE
+
+    def sweep(self) -> Swept:
+        return self._sweeper.sweep()
+
+    # ------------------------------------------------------------ operators
+
+    def depths(self, queues: Sequence[str] | None = None) -> list[QueueDepth]:
+        names = self._sweeper.queues() if queues is None else sorted(set(queues))
+        script = Script.named("depths")
+        counted = self._server.run_all([Call(script, [self._keys.meta(name)], [self._server.given]) for name in names])
+        return [
+            QueueDepth(name, ready, leased, delayed, dead, None if age < 0 else age / 1000)
+            for name, (ready, leased, delayed, dead, age) in zip(names, counted, strict=True)
+            if queues is not None or ready or leased or delayed or dead
+        ]
+
+    def purge(self, queue: str, dead_letters: bool = False) -> int:
+        total = 0
+        while removed := self._server.run(Script.named("purge"), [self._keys.meta(queue), self._keys.names], []):
+            total += removed
+        return total + (self.purge_dead_letters(queue) if dead_letters else 0)
+
+    def dead_letters(self, queue: str, limit: int = 50, offset: int = 0, since: float | None = None) -> DeadLetterPage:
+        return self._dead.page(queue, limit, offset, since)
+
+    def dead_letter(self, queue: str, task_id: str) -> DeadTask | None:
+        return self._dead.find(queue, task_id)
+
+    def replay_dead_letters(
+        self,
+        queue: str,
+        limit: int = 50,
+        since: float | None = None,
+        ids: Sequence[str] | None = None,
+        delay: float = 0.0,
+        dry_run: bool = False,
+    ) -> list[DeadTask]:
+        return self._dead.replay(queue, limit, since, ids, delay, dry_run)
+
+    def purge_dead_letters(
+        self, queue: str, limit: int | None = None, since: float | None = None, ids: Sequence[str] | None = None
+    ) -> int:
+        return self._dead.purge(queue, limit, since, ids)
+
+    def close(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            for intake in self._intakes:
+                intake.close()
+            self._server.detach()
+
+
+class _Batch:
+    """Settlements of one holder in one queue, on their way into one script."""
+
+    def __init__(self, keys: Keys, queue: str, holder: str, ttl_ms: int) -> None:
+        self._keys = keys
+        self._queue = queue
+        self._holder = holder
+        self._ttl_ms = ttl_ms
+        self._lanes: dict[str, list[str]] = {}
+        self._items: list[list[Any]] = []
+        self._record_keys: list[str] = []
+        self._records: list[Any] = []
+        self._released: list[tuple[int, tuple[int, int], int]] = []
+        self.at: list[int] = []
+
+    def add(self, at: int, settlement: Settlement) -> None:
+        """Take one more. Raises TypeError, ValueError or OverflowError, and takes nothing, where it has no stored form."""
+        lease, verdict, state, record = settlement.lease, settlement.verdict, settlement.state, settlement.record
+        lane, entry_id, name = split_token(lease.token)
+        if type(verdict) is Ack:
+            item = ["A", lane, entry_id, name]
+        else:
+            packed_state = b"" if state is None else pack_state(state)
+            match verdict:
+                case Release():
+                    item = ["R", lane, entry_id, name, packed_state]
+                case Defer(delay) | Retry(delay):
+                    item = ["D", lane, entry_id, name, round(delay * 1000) if delay > 0 else 0, packed_state]
+                case DeadLetter(reason, meta):
+                    item = ["X", lane, entry_id, name, reason.encode(), packed_meta(meta), packed_state]
+                case Ack():
+                    item = ["A", lane, entry_id, name]
+                case _:
+                    assert_never(verdict)
+        if record is not None and self._ttl_ms:
+            key = self._keys.result(record.id)
+            key.encode()
+            self._records += (len(self.at) + 1, packed_record(record))
+            self._record_keys.append(key)
+        if item[0] == "R":
+            self._released.append((LANES.index(lane) if lane in LANES else 0, _order(entry_id), len(self._items)))
+        self._lanes.setdefault(lane, []).append(entry_id)
+        self._items.append(item)
+        self.at.append(at)
+
+    def call(self, given: str) -> Call:
+        arguments: list[Any] = [given, self._holder, self._ttl_ms, len(self._lanes)]
+        for lane, ids in self._lanes.items():
+            arguments += (lane, *_bounds(ids))
+        arguments.append(len(self._items))
+        self._sort_released()
+        for item in self._items:
+            arguments += item
+        keys = [self._keys.meta(self._queue), self._keys.names, self._keys.results, *self._record_keys]
+        return Call(Script.named("settle"), keys, arguments + self._records)
+
+    def _sort_released(self) -> None:
+        """What is released together comes back in the order in which it was handed out."""
+        places = [place for *_, place in self._released]
+        if len(places) < 2 or any(len(set(ids)) < len(ids) for ids in self._lanes.values()):
+            return
+        ordered = [(self._items[place], self.at[place]) for *_, place in sorted(self._released)]
+        moved = dict(zip((place for *_, place in sorted(self._released)), places, strict=True))
+        for place, (item, at) in zip(places, ordered, strict=True):
+            self._items[place], self.at[place] = item, at
+        for number in range(0, len(self._records), 2):
+            self._records[number] = moved.get(self._records[number] - 1, self._records[number] - 1) + 1
+
+
+def packed_meta(meta: Mapping[str, Any]) -> bytes:
+    packed: bytes = msgpack.packb(dict(meta))
+    return packed
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    milliseconds, _, number = entry_id.partition("-")
+    return int(milliseconds), int(number)
+
+
+def _bounds(ids: Sequence[str]) -> tuple[str, str]:
+    """The lowest and the highest of these ids."""
+    if len(ids) == 1:
+        return ids[0], ids[0]
+    return min(ids, key=_order), max(ids, key=_order)

@@ -1,0 +1,226 @@
+-- Prepended to every script. Names: a queue is its prefix `<ns>:{<name>}:`; a lane is one of its streams, `p5` for what is new at
+-- priority 5, `b5` for what came back there, read before it. Times are milliseconds since the epoch.
+--
+-- An entry's fields are `h`, `b` and, where there is one, `s` and `g`: header, body, state, signature. A header has five lines:
+-- waiting since, visibility timeout or empty, 1 for an id its producer chose, hand-outs that the state does not count, id.
+
+local GROUP = 'stem'
+
+local function server_time()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- The server's clock, unless a test stands in for it.
+local function clock(given)
+    return given ~= '' and tonumber(given) or server_time()
+end
+
+-- A number that grows though the server forgot the last one, or its clock was set back.
+local function next_number(key, now)
+    local number = math.max((tonumber(redis.call('GET', key) or 0) or 0) + 1, now)
+    redis.call('SET', key, string.format('%.0f', number))
+    return number
+end
+
+local function levels_of(queue)
+    local levels = {}
+    for digit in string.gmatch(redis.call('HGET', queue .. 'meta', 'levels') or '', '%d') do levels[#levels + 1] = digit end
+    return levels
+end
+
+local function create_group(stream)
+    redis.pcall('XGROUP', 'CREATE', stream, GROUP, '0', 'MKSTREAM')
+end
+
+-- Make sure that fetches look at this level.
+local function use_level(queue, level)
+    local levels = redis.call('HGET', queue .. 'meta', 'levels') or ''
+    if string.find(levels, level, 1, true) then return end
+    local used = {}
+    for digit = 9, 0, -1 do
+        local each = tostring(digit)
+        if each == level or string.find(levels, each, 1, true) then used[#used + 1] = each end
+    end
+    create_group(queue .. 'p' .. level)
+    create_group(queue .. 'b' .. level)
+    redis.call('HSET', queue .. 'meta', 'levels', table.concat(used))
+end
+
+local function field(fields, name)
+    for at = 1, #fields, 2 do
+        if fields[at] == name then return fields[at + 1], at + 1 end
+    end
+end
+
+local function with_field(fields, name, value)
+    local _, at = field(fields, name)
+    if at then fields[at] = value
+    else fields[#fields + 1] = name; fields[#fields + 1] = value end
+end
+
+-- since, visibility, named, hand-outs, id; nil when it is no header of ours.
+local function parse_header(fields)
+    return string.match(field(fields, 'h') or '', '^(%d+)\n(%d*)\n(1?)\n(%d+)\n(.*)$')
+end
+
+local function write_header(fields, since, visibility, named, handouts, id)
+    with_field(fields, 'h', string.format('%.0f', since) .. '\n' .. visibility .. '\n' .. named .. '\n' .. handouts .. '\n' .. id)
+end
+
+-- Change an entry's fields in place for its way back. `state` '' leaves the state and counts the hand-out; `since` nil: as it was.
+local function send_back(fields, state, since)
+    local waited, visibility, named, handouts, id = parse_header(fields)
+    if state ~= '' then with_field(fields, 's', state); handouts = '0'
+    elseif handouts then handouts = string.format('%.0f', handouts + 1) end
+    if waited then write_header(fields, since or tonumber(waited), visibility, named, handouts, id) end
+end
+
+local function add(queue, lane, fields)
+    use_level(queue, string.sub(lane, 2))
+    redis.call('XADD', queue .. lane, '*', unpack(fields))
+end
+
+-- How many messages of a queue could be fetched now.
+local function ready_count(queue)
+    local ready = 0
+    for _, level in ipairs(levels_of(queue)) do
+        for _, kind in ipairs({'b', 'p'}) do
+            local stream = queue .. kind .. level
+            local pending = redis.pcall('XPENDING', stream, GROUP)
+            ready = ready + redis.call('XLEN', stream) - (pending.err and 0 or pending[1])
+        end
+    end
+    return ready
+end
+
+-- Wake as many consumers as there are messages for; those that died meanwhile have no subscription left.
+local function wake(queue, count)
+    while count > 0 do
+        local waiter = redis.call('LPOP', queue .. 'waiters')
+        if not waiter then return end
+        if redis.call('PUBLISH', waiter, queue) > 0 then count = count - 1 end
+    end
+end
+
+-- Something falls due sooner than waiting consumers think: all look again.
+local function alarm(queue)
+    for _, waiter in ipairs(redis.call('LRANGE', queue .. 'waiters', 0, 99)) do redis.call('PUBLISH', waiter, 'look') end
+end
+
+local function next_due(queue)
+    return tonumber(redis.call('ZRANGE', queue .. 'delayed', 0, 0, 'WITHSCORES')[2])
+end
+
+-- A number of its own for a member of a sorted set; equal scores keep the order of arrival.
+local function serial(queue, now)
+    local number = math.max(tonumber(redis.call('HGET', queue .. 'meta', 'serial') or 0) or 0, now * 1000) + 1
+    redis.call('HSET', queue .. 'meta', 'serial', string.format('%.0f', number))
+    return string.format('%016.0f', number)
+end
+
+-- Returns whether it became the first to fall due.
+local function add_delayed(queue, level, due, fields, now)
+    local first = next_due(queue)
+    redis.call('ZADD', queue .. 'delayed', due, serial(queue, now) .. cmsgpack.pack({level, fields}))
+    return first == nil or due < first
+end
+
+-- Level and fields of a delayed message; garbage becomes a message without header, whose consumer sets it aside.
+local function read_delayed(member)
+    local ok, entry = pcall(cmsgpack.unpack, string.sub(member, 17))
+    if ok and type(entry) == 'table' and type(entry[1]) == 'string' and string.find(entry[1], '^%d$')
+        and type(entry[2]) == 'table' and #entry[2] > 0 and #entry[2] % 2 == 0 then
+        for _, each in ipairs(entry[2]) do
+            if type(each) ~= 'string' then return '0', {'b', member} end
+        end
+        return entry[1], entry[2]
+    end
+    return '0', {'b', member}
+end
+
+-- What is due joins the tail of its level, in the order in which it fell due.
+local function promote(queue, now, limit)
+    local members = redis.call('ZRANGEBYSCORE', queue .. 'delayed', '-inf', now, 'LIMIT', 0, limit)
+    for _, member in ipairs(members) do
+        local level, fields = read_delayed(member)
+        local _, visibility, named, handouts, id = parse_header(fields)
+        if id then write_header(fields, now, visibility, named, handouts, id) end
+        add(queue, 'p' .. level, fields)
+    end
+    if #members > 0 then redis.call('ZREMRANGEBYRANK', queue .. 'delayed', 0, #members - 1) end
+    return #members
+end
+
+local function bury(queue, level, fields, reason, meta, now)
+    local _, _, _, _, id = parse_header(fields)
+    local member = serial(queue, now) .. ':' .. (id or '')
+    redis.call('HSET', queue .. 'dead:tasks', member, cmsgpack.pack({reason, meta, level, fields}))
+    redis.call('ZADD', queue .. 'dead', now, member)
+end
+
+-- Which of these entries are pending for this consumer, by id: the whole fence. `first` and `last` bound the ids.
+local function owned(queue, lane, holder, first, last, ids)
+    local held = {}
+    local rows = redis.pcall('XPENDING', queue .. lane, GROUP, first, last, 5000, holder)
+    if rows.err then return held end
+    for _, row in ipairs(rows) do held[row[1]] = row end
+    if #rows == 5000 then
+        for _, id in ipairs(ids) do
+            held[id] = redis.call('XPENDING', queue .. lane, GROUP, id, id, 1, holder)[1]
+        end
+    end
+    return held
+end
+
+-- A clock that a test stands in for has coarse times; what the server's own clock adds between two commands is rounded away.
+local function delivered_at(row, given)
+    local at = server_time() - row[3]
+    if given ~= '' then at = math.floor(at / 10 + 0.5) * 10 end
+    return at
+end
+
+-- ---------------------------------------------------------------- task records
+
+-- A record is: precedence (31 digits), created, updated, expires (13 each), state (1), the rest. Digits compare as they should.
+local function store_records(index, now, ttl, keys, records)
+    local old = redis.call('MGET', unpack(keys))
+    local seen, listed, final, answers = {}, {'t', now}, {}, {}
+    local stamps = string.format('%013.0f%013.0f', now, now + ttl)
+    for at, key in ipairs(keys) do
+        local precedence, rest = string.sub(records[at], 1, 31), string.sub(records[at], 32)
+        local before, created = seen[key] or old[at], now
+        local stands = false
+        if before and #before >= 71 and (tonumber(string.sub(before, 58, 70)) or 0) > now then
+            stands = string.sub(before, 1, 31) > precedence
+            created = tonumber(string.sub(before, 32, 44)) or now
+        end
+        if stands then
+            answers[at] = 0
+        else
+            local value = precedence .. string.format('%013.0f', created) .. stamps .. rest
+            redis.call('SET', key, value, 'PX', string.format('%.0f', ttl))
+            seen[key] = value
+            answers[at] = 1
+            local id = string.sub(key, #index + 1)    -- `<ns>:results` is as long as `<ns>:result:`
+            listed[#listed + 1] = id
+            listed[#listed + 1] = string.sub(rest, 1, 1)
+            if string.sub(precedence, 31) == '3' then final[#final + 1] = id end
+        end
+    end
+    if #listed > 2 then redis.call('XADD', index, '*', unpack(listed)) end
+    return answers, final
+end
+
+-- Tell those who wait for one of these; a single look when nobody waits for anything.
+local function announce(index, ids)
+    local prefix = string.sub(index, 1, -8)    -- without `results`
+    if #ids == 0 or redis.call('PUBSUB', 'NUMSUB', prefix .. 'waiters')[2] == 0 then return end
+    local channels = {}
+    for at, id in ipairs(ids) do channels[at] = prefix .. 'done:' .. id end
+    local counts = redis.call('PUBSUB', 'NUMSUB', unpack(channels))
+    for at = 2, #counts, 2 do
+        if counts[at] > 0 then redis.call('PUBLISH', counts[at - 1], '') end
+    end
+end
+

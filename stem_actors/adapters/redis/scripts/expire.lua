@@ -1,0 +1,30 @@
+#!lua flags=allow-oom
+-- Forget records past their time, at most those of a few index entries. The server removes them by itself; this drops them from
+-- the index, and counts.
+--
+-- KEYS    1 index of records (stream)
+-- ARGV    now or '', time to live in ms
+-- Result  how many records, how many index entries
+
+local index, now = KEYS[1], clock(ARGV[1])
+local limit = now - tonumber(ARGV[2])
+local count, dropped, looked = 0, {}, 0
+for _, entry in ipairs(redis.call('XRANGE', index, '-', '+', 'COUNT', 100)) do
+    local fields = entry[2]
+    local written = tonumber(fields[2])
+    if looked >= 1000 or (fields[1] == 't' and written and written > limit) then break end
+    for at = 3, #fields, 2 do
+        local key = string.sub(index, 1, -2) .. ':' .. fields[at]
+        local ok = redis.pcall('GETRANGE', key, 44, 69)    -- updated, expires
+        local updated, expires = tonumber(type(ok) == 'string' and string.sub(ok, 1, 13) or ''), 0
+        if updated then expires = tonumber(string.sub(ok, 14)) or 0 end
+        if not updated or (updated == written and expires <= now) then
+            count = count + 1
+            redis.call('DEL', key)
+        end
+        looked = looked + 1
+    end
+    dropped[#dropped + 1] = entry[1]
+end
+if #dropped > 0 then redis.call('XDEL', index, unpack(dropped)) end
+return {count, #dropped}
