@@ -190,7 +190,8 @@ class ExecutorPool(StemActor):
     Receives: Deliver, Held, ConsumerStarted, FetchingStopped (consumer); Settled, Marked, Announced, SettlerStarted, HeldReleased
               (settler); RenewalRound, Renewed, LeasesLost (lease renewer); Revoke (revoke listener); ExecutorUp, ExecutorFailed
               (launcher); Shutdown; GetReport.
-    Tells:    settler (Finished, Note, MarkStarted, Announce, ReleaseHeld), consumer (Credit, Recover), lease renewer (InFlight, RenewNow).
+    Tells:    settler (Finished, Note, MarkStarted, Announce, ReleaseHeld), consumer (Credit, Recover), lease renewer (InFlight,
+              RenewNow).
     Restart:  its predecessor's executors are killed before it takes anything, then all that this incarnation still holds is
               released, queued behind the outcomes which the settler already has.
     """
@@ -533,6 +534,7 @@ class ExecutorPool(StemActor):
                         self._launcher.unusable(frame[1], frame[2])
         finally:
             if ended:
+                slot.failures = 0
                 slot.active_at = self.clock.monotonic()
                 self._finish_runs(ended)
 
@@ -542,7 +544,7 @@ class ExecutorPool(StemActor):
         if flight is None or flight.stage is not Stage.INSIDE:
             return
         self._leave(slot, flight)
-        if kind == EndKind.NOT_STARTED:
+        if kind == EndKind.NOT_STARTED and self._shutdown is None:
             flight.stage = Stage.WAITING
             self._stalled.append(flight)
             return
@@ -583,7 +585,6 @@ class ExecutorPool(StemActor):
 
     def _ready(self, slot: Slot, wire: Mapping[str, Any]) -> None:
         slot.is_ready = True
-        slot.failures = 0
         if self._catalogue is None:
             self._catalogue = Catalogue(wire)
             self._launcher.executor_ready(wire.get("broker"))
@@ -918,8 +919,9 @@ class ExecutorPool(StemActor):
             self.after(0.005, _Exited(slot, process, looks + 1))
             return
         self._take_back(slot)
+        is_own_fault = not process.handed and not slot.spares and not slot.is_leaving
         self._blame(slot, process)
-        if not slot.is_ready:
+        if is_own_fault:
             slot.failures += 1
         process.close()
         kill_session(process.pid, self._now())

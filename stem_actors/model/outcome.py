@@ -108,7 +108,7 @@ class Unregistered:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """An earlier delivery of this attempt ended; only its settlement was lost. `dead_letter`: why it failed for good, if it did."""
+    """An earlier delivery of this attempt ended; only its settlement was lost. `dead_letter`: why it failed for good, if so."""
 
     dead_letter: str | None = None
 

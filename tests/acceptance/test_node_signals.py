@@ -230,6 +230,22 @@ def test_what_comes_while_a_node_leaves_is_not_held_by_it(strict: Place) -> None
         assert [handle.get(timeout=5) for handle in handles] == list(range(40))
 
 
+@pytest.mark.parametrize("actor", ["consumer", "executor_pool", "settler"])
+def test_an_actor_that_dies_while_its_worker_leaves_does_not_keep_it(strict: Place, actor: str) -> None:
+    leaving = strict.start("--enable-chaos", "--visibility-timeout", "60s")
+    ids = loaded(strict, waiting=0)
+    leaving.send(signal.SIGTERM)
+    eventually(lambda: "n1-1 leaves" in leaving.log)
+    assert strict.ask_worker("n1-1", "kill_actor", {"actor": actor}).status == "ok"
+    ids += [strict.app.enqueue_by_name("jobs.wait_for", ["go"]).id for _ in range(4)]
+    eventually(lambda: f"restarting '{actor}'" in leaving.log, hint="its restart")
+    strict.open_gate()
+    assert leaving.wait(10) == 0
+    assert len({run["id"] for run in strict.runs()}) == 2, "it went on fetching"
+    strict.start("--visibility-timeout", "60s")
+    assert_uncharged(strict, ids)
+
+
 # ---------------------------------------------------------------- PID 1
 
 

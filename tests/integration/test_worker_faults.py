@@ -18,6 +18,7 @@ import pytest
 from stem_actors import TaskFailed, TaskState
 from stem_actors.actors.messages import ShutdownMode
 from stem_actors.codecs.msgpack import decode_payload
+from stem_actors.executors.application import ApplicationSource
 from stem_actors.ports import Broker
 from stem_actors.supervision.child import ChildSpec
 from stem_actors.worker import Worker
@@ -312,8 +313,17 @@ def test_a_worker_that_leaves_hands_back_what_it_has_not_started(processes: Flee
     assert {handle.status().attempt for handle in handles} == {0}
 
 
-@pytest.mark.parametrize("task", ["nap", "anap", "deaf"])
-@pytest.mark.parametrize("mode", [ShutdownMode.WARM, ShutdownMode.SOFT, ShutdownMode.HARD])
+@pytest.mark.parametrize(
+    ("task", "mode"),
+    [
+        ("nap", ShutdownMode.WARM),
+        ("anap", ShutdownMode.WARM),
+        ("deaf", ShutdownMode.WARM),
+        ("nap", ShutdownMode.SOFT),
+        ("anap", ShutdownMode.HARD),
+        ("deaf", ShutdownMode.HARD),
+    ],
+)
 def test_what_does_not_end_in_time_is_handed_back_uncharged(
     processes: Fleet, journal: Journal, task: str, mode: ShutdownMode
 ) -> None:
@@ -330,3 +340,20 @@ def test_what_does_not_end_in_time_is_handed_back_uncharged(
         (handout,) = intake.receive(1, 0)
     assert handout.state is not None
     assert (handout.state.attempt, handout.state.deaths, handout.state.lapses) == (0, (), 0)
+
+
+def test_an_executor_that_dies_of_its_own_accord_again_and_again_is_started_ever_later(tmp_path: Path) -> None:
+    """Its application says hello and ends the process a moment later, with no task to blame."""
+    (tmp_path / "short_lived.py").write_text(
+        "import os, threading\nfrom stem_actors import Stem\napp = Stem()\n"
+        f"open({str(tmp_path / 'starts')!r}, 'ab', buffering=0).write(b'x')\nthreading.Timer(0.05, os._exit, (1,)).start()\n"
+    )
+    fleet = Fleet(tmp_path, "sqlite", concurrency=1)
+    try:
+        fleet.start(source=ApplicationSource("short_lived", None, (), str(tmp_path)), is_ready=False)
+        until(lambda: (tmp_path / "starts").exists() and (tmp_path / "starts").stat().st_size >= 4)
+        started = time.monotonic()
+        until(lambda: (tmp_path / "starts").stat().st_size >= 6)
+        assert time.monotonic() - started > 3.0, "the fifth and sixth start wait for 1.6 and 3.2 s"
+    finally:
+        fleet.close()

@@ -24,21 +24,21 @@ def test_results_come_back(fleet: Fleet, journal: Journal) -> None:
     assert fleet.enqueue("anap", journal.path, "a", 0.01).get(SOON) > 0
 
 
-def test_a_result_that_nobody_wants_is_not_kept(fleet: Fleet) -> None:
-    fleet.start()
-    for handle in (fleet.enqueue("silent"), fleet.enqueue("echo", 1, ignore_result=True)):
+def test_a_result_that_nobody_wants_is_not_kept(processes: Fleet) -> None:
+    processes.start()
+    for handle in (processes.enqueue("silent"), processes.enqueue("echo", 1, ignore_result=True)):
         assert handle.get(SOON) is None
         assert handle.status().payload is None
 
 
 @pytest.mark.parametrize("what", ["set", "huge"])
-def test_a_result_that_cannot_travel_fails_the_task_for_good(fleet: Fleet, what: str) -> None:
-    fleet.start()
-    handle = fleet.enqueue("give", what)
+def test_a_result_that_cannot_travel_fails_the_task_for_good(processes: Fleet, what: str) -> None:
+    processes.start()
+    handle = processes.enqueue("give", what)
     with pytest.raises(TaskFailed, match="ResultRejected"):
         handle.get(SOON)
     assert handle.status().attempt == 0
-    assert fleet.enqueue("echo", "next").get(SOON) == "next"
+    assert processes.enqueue("echo", "next").get(SOON) == "next"
 
 
 # ---------------------------------------------------------------- retries
@@ -52,62 +52,62 @@ def test_a_failure_is_retried_after_the_delay_of_its_policy(fleet: Fleet, journa
     assert (handle.status().attempt, handle.status().state) == (2, TaskState.SUCCEEDED)
 
 
-def test_a_task_between_two_attempts_says_when_the_next_is_due(fleet: Fleet, journal: Journal) -> None:
-    fleet.start()
-    handle = fleet.enqueue("again", journal.path, "x", 60.0)
+def test_a_task_between_two_attempts_says_when_the_next_is_due(processes: Fleet, journal: Journal) -> None:
+    processes.start()
+    handle = processes.enqueue("again", journal.path, "x", 60.0)
     until(lambda: handle.status().state is TaskState.RETRIED)
     record = handle.status()
     assert record.meta["retryDelayMs"] == 60_000
     assert (record.retryable, record.attempt) == (True, 0)
 
 
-def test_a_task_may_ask_for_its_retries(fleet: Fleet, journal: Journal) -> None:
-    fleet.start()
-    assert fleet.enqueue("again", journal.path, "x", 0.05, max_retries=2).get(SOON) == 2
-    assert fleet.enqueue("again", journal.path, "y", 0.05, 2, max_retries=1).get(SOON) == 2
+def test_a_task_may_ask_for_its_retries(processes: Fleet, journal: Journal) -> None:
+    processes.start()
+    assert processes.enqueue("again", journal.path, "x", 0.05, max_retries=2).get(SOON) == 2
+    assert processes.enqueue("again", journal.path, "y", 0.05, 2, max_retries=1).get(SOON) == 2
     with pytest.raises(TaskFailed, match="RetryExhausted"):
-        fleet.enqueue("again", journal.path, "z", 0.05, max_retries=1).get(SOON)
+        processes.enqueue("again", journal.path, "z", 0.05, max_retries=1).get(SOON)
     assert journal.words() == {f"{word}-{n}": 1 for word, n in ("x0", "x1", "x2", "y0", "y1", "y2", "z0", "z1")}
 
 
-def test_without_retries_left_a_task_is_set_aside(fleet: Fleet, journal: Journal) -> None:
-    fleet.start()
-    handle = fleet.enqueue("flaky", journal.path, "x", 9, max_retries=1)
+def test_without_retries_left_a_task_is_set_aside(processes: Fleet, journal: Journal) -> None:
+    processes.start()
+    handle = processes.enqueue("flaky", journal.path, "x", 9, max_retries=1)
     with pytest.raises(TaskFailed, match="ValueError: attempt 1") as caught:
         handle.get(SOON)
     assert "tasks_app.py" in (caught.value.stack or "")
-    dead = fleet.wait_dead_letter(handle)
+    dead = processes.wait_dead_letter(handle)
     assert (dead.reason, dead.meta["error"]) == ("max-retries-exhausted", "ValueError: attempt 1")
     assert journal.lines() == ["x-0", "x-1"]
 
 
-def test_an_error_that_the_policy_excludes_is_not_retried(fleet: Fleet, journal: Journal) -> None:
-    fleet.start()
+def test_an_error_that_the_policy_excludes_is_not_retried(processes: Fleet, journal: Journal) -> None:
+    processes.start()
     with pytest.raises(TaskFailed, match="KeyError"):
-        fleet.enqueue("picky", journal.path, "x", max_retries=9).get(SOON)
+        processes.enqueue("picky", journal.path, "x", max_retries=9).get(SOON)
     assert journal.lines() == ["x"]
 
 
 # ---------------------------------------------------------------- what does not run
 
 
-def test_an_expired_task_is_cancelled_and_never_runs(fleet: Fleet, journal: Journal) -> None:
-    handle = fleet.enqueue("note", journal.path, "x", expires=0.01)
-    in_time = fleet.enqueue("note", journal.path, "y", expires=60.0)
+def test_an_expired_task_is_cancelled_and_never_runs(processes: Fleet, journal: Journal) -> None:
+    handle = processes.enqueue("note", journal.path, "x", expires=0.01)
+    in_time = processes.enqueue("note", journal.path, "y", expires=60.0)
     time.sleep(0.05)  # the time itself is what is tested
-    fleet.start()
+    processes.start()
     with pytest.raises(TaskCancelled, match="expired"):
         handle.get(SOON)
     in_time.get(SOON)
     assert journal.lines() == ["y"]
 
 
-def test_a_task_that_nobody_knows_is_put_off_and_then_set_aside(fleet: Fleet) -> None:
-    fleet.set(unregistered_max_deliveries=2)
-    fleet.start()
-    handle = fleet.enqueue("nobody")
-    until(lambda: [depth.delayed for depth in fleet.app.stores.broker.depths(["default"])] == [1])
-    dead = fleet.wait_dead_letter(handle)
+def test_a_task_that_nobody_knows_is_put_off_and_then_set_aside(processes: Fleet) -> None:
+    processes.set(unregistered_max_deliveries=2)
+    processes.start()
+    handle = processes.enqueue("nobody")
+    until(lambda: [depth.delayed for depth in processes.app.stores.broker.depths(["default"])] == [1])
+    dead = processes.wait_dead_letter(handle)
     assert (dead.reason, dead.meta) == ("unregistered-task", {"task": "nobody"})
     assert dead.state is not None
     assert (dead.state.attempt, dead.state.hand_backs) == (0, 2)
@@ -125,16 +125,16 @@ def test_a_task_that_nobody_knows_is_put_off_and_then_set_aside(fleet: Fleet) ->
     ],
 )
 def test_a_message_that_cannot_be_read_is_set_aside_and_holds_nothing_up(
-    fleet: Fleet, journal: Journal, body: bytes, reason: str
+    processes: Fleet, journal: Journal, body: bytes, reason: str
 ) -> None:
-    fleet.app.stores.broker.publish("somebody", 1, [Message("bad", "default", 9, body)])
-    fleet.start()
-    others = [fleet.enqueue("short", journal.path, f"w{n}") for n in range(5)]
+    processes.app.stores.broker.publish("somebody", 1, [Message("bad", "default", 9, body)])
+    processes.start()
+    others = [processes.enqueue("short", journal.path, f"w{n}") for n in range(5)]
     assert [handle.get(SOON) for handle in others] == [f"w{n}" for n in range(5)]
-    dead = fleet.wait_dead_letter(fleet.app.handle("bad"))
+    dead = processes.wait_dead_letter(processes.app.handle("bad"))
     assert (dead.reason, dead.body) == (reason, body)
     with pytest.raises(TaskFailed, match="Malformed"):
-        fleet.app.handle("bad").get(SOON)
+        processes.app.handle("bad").get(SOON)
     assert journal.words() == {f"w{n}": 1 for n in range(5)}
 
 
@@ -151,9 +151,9 @@ def test_progress_is_stored_while_the_task_runs(fleet: Fleet, journal: Journal) 
     assert handle.get(SOON) == "x"
 
 
-def test_progress_may_hold_whatever_travels(fleet: Fleet) -> None:
-    fleet.start()
-    assert fleet.enqueue("odd_progress").get(SOON) == "told"
+def test_progress_may_hold_whatever_travels(processes: Fleet) -> None:
+    processes.start()
+    assert processes.enqueue("odd_progress").get(SOON) == "told"
 
 
 def test_a_soft_limit_is_raised_in_the_task(fleet: Fleet, journal: Journal) -> None:
@@ -186,11 +186,11 @@ def test_a_hard_limit_ends_the_task_whatever_it_does_about_it(fleet: Fleet, jour
     assert [dead.state.deaths for dead in fleet.dead_letters().values() if dead.state is not None] == [(), ()]
 
 
-def test_a_hard_limit_is_a_failure_that_may_be_retried(fleet: Fleet, journal: Journal) -> None:
-    fleet.start()
-    handle = fleet.enqueue("again", journal.path, "x", 0.0)  # attempts 0 and 1 ask, attempt 2 returns
+def test_a_hard_limit_is_a_failure_that_may_be_retried(processes: Fleet, journal: Journal) -> None:
+    processes.start()
+    handle = processes.enqueue("again", journal.path, "x", 0.0)  # attempts 0 and 1 ask, attempt 2 returns
     assert handle.get(SOON) == 2
-    handle = fleet.enqueue("hard", journal.path, "y", max_retries=1)
+    handle = processes.enqueue("hard", journal.path, "y", max_retries=1)
     until(lambda: handle.status().state is TaskState.RETRIED)
     assert handle.status().error is not None
 
@@ -213,27 +213,27 @@ def test_a_waiting_task_that_is_revoked_never_runs(fleet: Fleet, journal: Journa
     assert waiting.status().meta["revoked"] is True
 
 
-def test_a_task_revoked_before_any_worker_runs_never_runs(fleet: Fleet, journal: Journal) -> None:
-    handle = fleet.enqueue("note", journal.path, "x")
+def test_a_task_revoked_before_any_worker_runs_never_runs(processes: Fleet, journal: Journal) -> None:
+    handle = processes.enqueue("note", journal.path, "x")
     handle.revoke()
-    fleet.start()
+    processes.start()
     with pytest.raises(TaskCancelled):
         handle.get(SOON)
     assert journal.lines() == []
 
 
-def test_a_running_task_is_let_be_unless_it_is_to_be_terminated(fleet: Fleet, journal: Journal) -> None:
-    fleet.start()
-    handle = fleet.enqueue("nap", journal.path, "x", 0.5)
+def test_a_running_task_is_let_be_unless_it_is_to_be_terminated(processes: Fleet, journal: Journal) -> None:
+    processes.start()
+    handle = processes.enqueue("nap", journal.path, "x", 0.5)
     journal.wait_for("x-starts")
     handle.revoke()
     handle.get(SOON)
     assert journal.words()["x"] == 1
 
 
-def test_a_revoked_task_is_not_retried(fleet: Fleet, journal: Journal) -> None:
-    fleet.start()
-    handle = fleet.enqueue("again", journal.path, "x", 0.5)
+def test_a_revoked_task_is_not_retried(processes: Fleet, journal: Journal) -> None:
+    processes.start()
+    handle = processes.enqueue("again", journal.path, "x", 0.5)
     journal.wait_for("x-0")
     handle.revoke()
     with pytest.raises(TaskCancelled):
@@ -254,14 +254,14 @@ def test_a_running_task_is_terminated_at_once(fleet: Fleet, journal: Journal, ta
     assert journal.words() == {"x-starts": 1, "neighbour-starts": 1, "neighbour": 1}
 
 
-def test_a_task_that_hears_no_interrupt_is_killed(fleet: Fleet, journal: Journal) -> None:
-    fleet.start()
-    handle = fleet.enqueue("deaf", journal.path, "x")
+def test_a_task_that_hears_no_interrupt_is_killed(processes: Fleet, journal: Journal) -> None:
+    processes.start()
+    handle = processes.enqueue("deaf", journal.path, "x")
     journal.wait_for("x-starts")
     handle.revoke(terminate=True)
     with pytest.raises(TaskCancelled):
         handle.get(SOON)
-    assert fleet.enqueue("echo", 1).get(SOON) == 1
+    assert processes.enqueue("echo", 1).get(SOON) == 1
     assert journal.words() == {"x-starts": 1}
 
 

@@ -17,6 +17,7 @@ from stem_actors.model.outcome import (
     Interrupted,
     Lapsed,
     Outcome,
+    Recorded,
     Rejected,
     Release,
     Retry,
@@ -42,6 +43,7 @@ outcomes: st.SearchStrategy[Outcome] = st.one_of(
     st.builds(Revoked, st.none() | texts),
     st.just(Expired()),
     st.just(Unregistered()),
+    st.builds(Recorded, st.none() | texts),
     st.builds(Rejected, texts, errors),
 )
 states = st.builds(
@@ -70,7 +72,7 @@ def test_every_outcome_has_a_verdict_and_a_settlement_that_fits(
     after = settlement(delivery, outcome, verdict, {}).state or state
     match verdict:
         case Ack():
-            assert isinstance(outcome, Succeeded | Revoked | Expired)
+            assert isinstance(outcome, Succeeded | Revoked | Expired | Recorded)
         case Retry(delay):
             assert delay >= 0
             assert delivery.retries_left > 0
@@ -79,7 +81,7 @@ def test_every_outcome_has_a_verdict_and_a_settlement_that_fits(
             assert isinstance(outcome, Interrupted | Lapsed | Died | Unregistered)
             assert after.attempt == state.attempt
         case DeadLetter(reason):
-            assert reason or isinstance(outcome, Rejected)
+            assert reason or isinstance(outcome, Rejected | Recorded)
     assert len(after.deaths) - len(state.deaths) == isinstance(outcome, Died)
     assert after.lapses == (state.lapses + 1 if isinstance(outcome, Lapsed) else after.lapses)
 

@@ -9,22 +9,19 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, assert_never
-
-import msgpack
+from typing import Any
 
 from stem_actors.adapters.redis.connection import Call, Script, Server
 from stem_actors.adapters.redis.dead_letters import DeadLetters
 from stem_actors.adapters.redis.entries import handout, split_token
 from stem_actors.adapters.redis.intake import RedisIntake
 from stem_actors.adapters.redis.keys import LANES, Keys
-from stem_actors.adapters.redis.results import packed_record
+from stem_actors.adapters.redis.settle_batch import SettleBatch, bounds
 from stem_actors.adapters.redis.sweep import Sweeper
 from stem_actors.errors import DuplicateTaskId, PayloadError
-from stem_actors.model.delivery import Handout, Lease, pack_state
+from stem_actors.model.delivery import Handout, Lease
 from stem_actors.model.envelope import clamp_priority
 from stem_actors.model.lapse import Retention
-from stem_actors.model.outcome import Ack, DeadLetter, Defer, Release, Retry
 from stem_actors.model.record import Settlement
 from stem_actors.ports import Answer, DeadLetterPage, DeadTask, Done, Intake, Message, QueueDepth, Refused, Stale, Swept
 
@@ -65,18 +62,11 @@ class RedisBroker:
         self._register(queues)
         keys = [self._keys.senders, self._keys.names, *map(self._keys.meta, queues)]
         for part, start in enumerate(range(0, max(1, len(messages)), MOST_AT_ONCE)):
+            some = messages[start : start + MOST_AT_ONCE]
             names = chosen if part == 0 else []
             arguments: list[Any] = [self._server.given, sender, number * 1_000_000 + part, len(names), *names]
-            for message in messages[start : start + MOST_AT_ONCE]:
-                visibility = "" if message.visibility_timeout is None else round(message.visibility_timeout * 1000)
-                arguments += (
-                    place[message.queue],
-                    clamp_priority(message.priority),
-                    round(message.delay * 1000) if message.delay > 0 else 0,
-                    f"{visibility}\n{'1' if message.is_chosen_id else ''}\n0\n{message.id}",
-                    message.sig or b"",
-                    message.body,
-                )
+            arguments += _shortest(some, queues)
+            arguments += _runs(some, place)
             try:
                 taken = self._publish(keys, arguments)
             except UnicodeEncodeError as error:
@@ -109,23 +99,24 @@ class RedisBroker:
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Answer]:
         answers: list[Answer] = [_STALE] * len(settlements)
-        groups: dict[tuple[str, str], _Batch] = {}
-        full = []
+        has_twins = len({each.lease.token for each in settlements}) < len(settlements)
+        batches: list[SettleBatch] = []
+        filling: dict[tuple[str, str], SettleBatch] = {}
         for at, each in enumerate(settlements):
-            place = each.lease.queue, each.lease.holder
-            batch = groups.get(place)
-            if batch is None or len(batch.at) == MOST_AT_ONCE:
-                if batch is not None:
-                    full.append(batch)
-                batch = groups[place] = _Batch(self._keys, *place, self._ttl_ms)
+            lease = each.lease
+            batch = filling.get((lease.queue, lease.holder))
+            if batch is None or len(batch) >= MOST_AT_ONCE:
+                batch = SettleBatch(self._keys, lease.queue, lease.holder, self._ttl_ms, has_twins)
+                filling[lease.queue, lease.holder] = batch
+                batches.append(batch)
             try:
                 batch.add(at, each)
             except CONTENT_ERRORS as error:
                 answers[at] = Refused(f"{type(error).__name__}: {error}")
-        batches = [batch for batch in (*full, *groups.values()) if batch.at]
-        results = self._server.run_all([batch.call(self._server.given) for batch in batches]) if batches else []
+        batches = [batch for batch in batches if len(batch)]
+        results = self._server.run_all([batch.call(self._server.given) for batch in batches])
         for batch, ended in zip(batches, results, strict=True):
-            for at, is_done in zip(batch.at, ended, strict=True):
+            for at, is_done in zip(batch.places(), ended, strict=True):
                 if is_done:
                     answers[at] = _DONE
         return answers
@@ -140,7 +131,7 @@ class RedisBroker:
             for start in range(0, len(members), MOST_AT_ONCE):
                 some = members[start : start + MOST_AT_ONCE]
                 ids = [entry_id for _, entry_id in some]
-                first, last = _bounds(ids)
+                first, last = bounds(ids)
                 calls.append(
                     Call(
                         Script.named("extend"),
@@ -231,87 +222,31 @@ class RedisBroker:
             self._server.detach()
 
 
-class _Batch:
-    """Settlements of one holder in one queue, on their way into one script."""
-
-    def __init__(self, keys: Keys, queue: str, holder: str, ttl_ms: int) -> None:
-        self._keys = keys
-        self._queue = queue
-        self._holder = holder
-        self._ttl_ms = ttl_ms
-        self._lanes: dict[str, list[str]] = {}
-        self._items: list[list[Any]] = []
-        self._record_keys: list[str] = []
-        self._records: list[Any] = []
-        self._released: list[tuple[int, tuple[int, int], int]] = []
-        self.at: list[int] = []
-
-    def add(self, at: int, settlement: Settlement) -> None:
-        """Take one more. Raises TypeError, ValueError or OverflowError, and takes nothing, where it has no stored form."""
-        lease, verdict, state, record = settlement.lease, settlement.verdict, settlement.state, settlement.record
-        lane, entry_id, name = split_token(lease.token)
-        if type(verdict) is Ack:
-            item = ["A", lane, entry_id, name]
-        else:
-            packed_state = b"" if state is None else pack_state(state)
-            match verdict:
-                case Release():
-                    item = ["R", lane, entry_id, name, packed_state]
-                case Defer(delay) | Retry(delay):
-                    item = ["D", lane, entry_id, name, round(delay * 1000) if delay > 0 else 0, packed_state]
-                case DeadLetter(reason, meta):
-                    item = ["X", lane, entry_id, name, reason.encode(), packed_meta(meta), packed_state]
-                case Ack():
-                    item = ["A", lane, entry_id, name]
-                case _:
-                    assert_never(verdict)
-        if record is not None and self._ttl_ms:
-            key = self._keys.result(record.id)
-            key.encode()
-            self._records += (len(self.at) + 1, packed_record(record))
-            self._record_keys.append(key)
-        if item[0] == "R":
-            self._released.append((LANES.index(lane) if lane in LANES else 0, _order(entry_id), len(self._items)))
-        self._lanes.setdefault(lane, []).append(entry_id)
-        self._items.append(item)
-        self.at.append(at)
-
-    def call(self, given: str) -> Call:
-        arguments: list[Any] = [given, self._holder, self._ttl_ms, len(self._lanes)]
-        for lane, ids in self._lanes.items():
-            arguments += (lane, *_bounds(ids))
-        arguments.append(len(self._items))
-        self._sort_released()
-        for item in self._items:
-            arguments += item
-        keys = [self._keys.meta(self._queue), self._keys.names, self._keys.results, *self._record_keys]
-        return Call(Script.named("settle"), keys, arguments + self._records)
-
-    def _sort_released(self) -> None:
-        """What is released together comes back in the order in which it was handed out."""
-        places = [place for *_, place in self._released]
-        if len(places) < 2 or any(len(set(ids)) < len(ids) for ids in self._lanes.values()):
-            return
-        ordered = [(self._items[place], self.at[place]) for *_, place in sorted(self._released)]
-        moved = dict(zip((place for *_, place in sorted(self._released)), places, strict=True))
-        for place, (item, at) in zip(places, ordered, strict=True):
-            self._items[place], self.at[place] = item, at
-        for number in range(0, len(self._records), 2):
-            self._records[number] = moved.get(self._records[number] - 1, self._records[number] - 1) + 1
+def _shortest(messages: Sequence[Message], queues: Sequence[str]) -> list[int | str]:
+    """For each queue the shortest visibility timeout among its messages, ms: what a sweep must look for."""
+    shortest: dict[str, float] = {}
+    for message in messages:
+        if message.visibility_timeout is not None:
+            shortest[message.queue] = min(shortest.get(message.queue, message.visibility_timeout), message.visibility_timeout)
+    return [round(shortest[queue] * 1000) if queue in shortest else "" for queue in queues]
 
 
-def packed_meta(meta: Mapping[str, Any]) -> bytes:
-    packed: bytes = msgpack.packb(dict(meta))
-    return packed
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, number = entry_id.partition("-")
-    return int(milliseconds), int(number)
-
-
-def _bounds(ids: Sequence[str]) -> tuple[str, str]:
-    """The lowest and the highest of these ids."""
-    if len(ids) == 1:
-        return ids[0], ids[0]
-    return min(ids, key=_order), max(ids, key=_order)
+def _runs(messages: Sequence[Message], place: Mapping[str, int]) -> list[Any]:
+    """The messages as `publish.lua` takes them."""
+    arguments: list[Any] = []
+    before: tuple[Any, ...] = ()
+    start = 0
+    for message in messages:
+        delay = round(message.delay * 1000) if message.delay > 0 else 0
+        way = (place[message.queue], clamp_priority(message.priority), delay)
+        if way != before:
+            before, start = way, len(arguments) + 3
+            arguments += (*way, 0)
+        arguments[start] += 1
+        visibility = "" if message.visibility_timeout is None else round(message.visibility_timeout * 1000)
+        arguments += (
+            f"{visibility}\n{'1' if message.is_chosen_id else ''}\n0\n{message.id}",
+            message.sig or b"",
+            message.body,
+        )
+    return arguments

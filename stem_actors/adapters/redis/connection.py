@@ -189,15 +189,14 @@ class Server:
 
     def _exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Answers in order; what the server refuses is an exception among them."""
+        if not commands:
+            return []
         import redis.exceptions as refused
 
         try:
             connection = self._take()
             try:
-                if len(commands) == 1:
-                    connection.send_packed_command(connection.pack_command(*commands[0]), check_health=False)
-                else:
-                    connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                connection.send_packed_command([b"".join([_pack(command) for command in commands])], check_health=False)
                 answers = []
                 for _ in commands:
                     try:
@@ -336,6 +335,13 @@ def _code(error: Exception) -> str:
     if text.startswith(("invalid username-password", "WRONGPASS")):
         return "WRONGPASS"
     return text.split(" ", 1)[0].rstrip(":")
+
+
+def _pack(command: Sequence[Any]) -> bytes:
+    from hiredis import pack_command
+
+    packed: bytes = pack_command(tuple(command))
+    return packed
 
 
 def _is_stale(connection: Any) -> bool:

@@ -34,7 +34,7 @@ class DeadLetters:
         if limit <= 0:
             return DeadLetterPage([])
         offset = max(0, offset)
-        members = []
+        members: list[_Member] = []
         for place, member in enumerate(self._members(queue, since, None, newest_first=True)):
             if place == offset + limit:
                 return DeadLetterPage(self._tasks(queue, members), offset + limit)

@@ -91,8 +91,9 @@ class Endpoint:
             "health_check_interval": 0,
         }
         if self.path:
-            return UnixDomainSocketConnection(path=self.path, **common)
-        kind = SSLConnection if self.is_tls else Connection
+            unix: Any = UnixDomainSocketConnection
+            return unix(path=self.path, **common)
+        kind: Any = SSLConnection if self.is_tls else Connection
         secured = tls.arguments() if self.is_tls else {}
         return kind(host=self.host, port=self.port, socket_keepalive=True, **secured, **common)
 

@@ -89,5 +89,7 @@ def expected_types(keys: Iterable[str]) -> dict[str, str]:
             types[key] = "hash"
         else:
             _, _, name = key.partition(":")
-            types |= {key: kind for suffix, kind in _OF_NAMESPACE.items() if name.endswith(suffix)}
+            kind = next((kind for suffix, kind in _OF_NAMESPACE.items() if name == suffix), None)
+            if kind is not None:
+                types[key] = kind
     return types

@@ -19,7 +19,7 @@ from stem_actors.model.outcome import ErrorInfo
 from stem_actors.model.record import TaskRecord
 from stem_actors.ports import RecordPage
 
-__all__ = ["RedisResults", "packed_record", "read_record"]
+__all__ = ["RedisResults", "listed", "packed_record", "read_record"]
 
 MOST_AT_ONCE = 1000
 PURGE_LIMIT = 5000  # records a call
@@ -50,13 +50,23 @@ class RedisResults:
         self._is_closed = False
 
     def set_many(self, records: Sequence[TaskRecord]) -> list[bool]:
-        packed = [(self._keys.result(record.id), packed_record(record)) for record in records]
+        return [bool(stored) for stored in self._store("store", records)]
+
+    def announce(self, records: Sequence[TaskRecord]) -> list[TaskRecord | None]:
+        now = self._server.now()
+        return [
+            _record(record.id, standing or None, now)
+            for record, standing in zip(records, self._store("announce", records), strict=True)
+        ]
+
+    def _store(self, script: str, records: Sequence[TaskRecord]) -> list[Any]:
         calls = []
-        for start in range(0, len(packed), MOST_AT_ONCE):
-            some = packed[start : start + MOST_AT_ONCE]
-            keys = [self._keys.results, *(key for key, _ in some)]
-            calls.append(Call(Script.named("store"), keys, [self._server.given, self._ttl_ms, *(value for _, value in some)]))
-        return [bool(stored) for answers in self._server.run_all(calls) for stored in answers]
+        for start in range(0, len(records), MOST_AT_ONCE):
+            some = records[start : start + MOST_AT_ONCE]
+            keys = [self._keys.results, *(self._keys.result(record.id) for record in some)]
+            arguments = [self._server.given, self._ttl_ms, listed(some), *map(packed_record, some)]
+            calls.append(Call(Script.named(script), keys, arguments))
+        return [answer for answers in self._server.run_all(calls) for answer in answers]
 
     def get(self, task_id: str) -> TaskRecord | None:
         return read_record(self._server, self._keys, task_id)
@@ -128,16 +138,17 @@ class RedisResults:
 
     def _newest_first(self, state: TaskState | None) -> Iterator[TaskRecord]:
         """By the index; what was written again since has a younger entry there."""
-        code = None if state is None else _CODES[state].encode()
+        code = None if state is None else _CODES[state]
         newest = "+"
         while page := self._server.command("XREVRANGE", self._keys.results, newest, "-", "COUNT", 100):
             newest = f"({page[-1][0].decode()}"
             listed: list[tuple[int, str]] = []
             for _, fields in page:
-                if len(fields) > 2 and fields[0] == b"t":
-                    ids = [key.decode(errors="replace") for key, each in zip(fields[2::2], fields[3::2], strict=True)]
-                    wanted = [each for each, own in zip(ids, fields[3::2], strict=True) if code in (None, own)]
-                    listed += [(int(fields[1]), task_id) for task_id in sorted(set(wanted), reverse=True)]
+                known = dict(zip(fields[::2], fields[1::2], strict=True))
+                if known.get(b"t", b"").isdigit():
+                    lines = known.get(b"r", b"").decode(errors="replace").splitlines()
+                    ids = {line[1:] for line in lines if code in (None, line[:1])}
+                    listed += [(int(known[b"t"]), task_id) for task_id in sorted(ids, reverse=True)]
             for start in range(0, len(listed), MOST_AT_ONCE):
                 some = listed[start : start + MOST_AT_ONCE]
                 for (written, _), record in zip(some, self._read([task_id for _, task_id in some]), strict=True):
@@ -171,6 +182,11 @@ def read_record(server: Server, keys: Keys, task_id: str) -> TaskRecord | None:
     return _record(task_id, value, server.now())
 
 
+def listed(records: Iterable[TaskRecord]) -> str:
+    """What the index says of records that are written together: a line each, with state and id."""
+    return "".join([f"{_CODES[record.state]}{record.id}\n" for record in records])
+
+
 def packed_record(record: TaskRecord) -> bytes:
     """A record as the scripts take it: precedence, state, the rest.
 
@@ -197,20 +213,20 @@ def _plain(value: object) -> Any:
 
 
 def _record(task_id: str, value: bytes | None, now: float) -> TaskRecord | None:
-    """Read a stored record: 31 digits of precedence, created, updated and expires in 13 each, state, the rest."""
+    """Read a stored record: created, updated and expires in 13 digits each, precedence in 31, state, the rest."""
     if value is None or len(value) < 71:
         return None
     try:
-        created_at, updated_at, expires_at = (int(value[at : at + 13]) / 1000 for at in (31, 44, 57))
+        created_at, updated_at, expires_at = (int(value[at : at + 13]) / 1000 for at in (0, 13, 26))
         if expires_at <= now:
             return None
         payload, error, retryable, meta = msgpack.unpackb(value[71:], strict_map_key=False)
         return TaskRecord(
             task_id,
             _STATES[value[70:71]],
-            int(value[10:20]),
-            int(value[20:30]),
-            int(value[:10]),
+            int(value[49:59]),
+            int(value[59:69]),
+            int(value[39:49]),
             payload,
             None if error is None else ErrorInfo(*error),
             retryable,
@@ -220,7 +236,3 @@ def _record(task_id: str, value: bytes | None, now: float) -> TaskRecord | None:
         )
     except (ValueError, TypeError, KeyError):
         return None  # somebody else's bytes
-
-
-def record_keys(keys: Keys, task_ids: Iterable[str]) -> list[str]:
-    return [keys.result(task_id) for task_id in task_ids]

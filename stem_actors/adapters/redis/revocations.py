@@ -70,6 +70,9 @@ class RedisRevocations:
 def _revocation(name: bytes, value: bytes | None) -> Revocation | None:
     """None for what is gone meanwhile, or none of ours."""
     try:
-        return None if value is None else Revocation(name.decode(), *msgpack.unpackb(value[16:]), version=int(value[:16]))
+        if value is None:
+            return None
+        terminate, reason, requested_by, issued_at, expires_at = msgpack.unpackb(value[16:])
+        return Revocation(name.decode(), terminate, reason, requested_by, issued_at, expires_at, int(value[:16]))
     except (ValueError, TypeError):
         return None

@@ -14,6 +14,7 @@ from stem_actors.model.outcome import (
     Interrupted,
     Lapsed,
     Outcome,
+    Recorded,
     Rejected,
     Release,
     Retry,
@@ -35,7 +36,7 @@ def decided(outcome: Outcome, state: State | None = None, policy: RetryPolicy = 
     return decide(delivery_of(state), outcome, policy, Limits(max_deaths=3, max_hand_backs=4), chance)
 
 
-@pytest.mark.parametrize("outcome", [Succeeded(None), Succeeded(b"\xc0"), Revoked(), Expired()])
+@pytest.mark.parametrize("outcome", [Succeeded(None), Succeeded(b"\xc0"), Revoked(), Expired(), Recorded()])
 def test_what_has_ended_is_acknowledged(outcome: Outcome) -> None:
     assert decided(outcome) == Ack()
 
@@ -99,6 +100,10 @@ def test_an_unknown_task_is_put_off_ever_longer_and_then_set_aside() -> None:
     assert verdicts == [Defer(1.0), Defer(2.0), Defer(4.0), dead, dead]
     patient = Limits(max_hand_backs=100_000)
     assert decide(delivery_of(State(hand_backs=99_000)), Unregistered(), NO_WAIT, patient, 0.0) == Defer(30.0)
+
+
+def test_what_an_earlier_delivery_ended_is_settled_as_that_was() -> None:
+    assert decided(Recorded("poison")) == DeadLetter("poison")
 
 
 def test_what_cannot_run_is_set_aside_with_its_reason() -> None:

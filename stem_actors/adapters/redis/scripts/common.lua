@@ -182,42 +182,38 @@ end
 
 -- ---------------------------------------------------------------- task records
 
--- A record is: precedence (31 digits), created, updated, expires (13 each), state (1), the rest. Digits compare as they should.
-local function store_records(index, now, ttl, keys, records)
+-- A stored record is: created, updated, expires (13 digits each), then as its writer sent it: precedence (31 digits, which compare
+-- as they should), state (1), the rest. `listing` names all that may be written here; a reader finds out what was.
+local function store_records(index, now, ttl, keys, records, listing)
     local old = redis.call('MGET', unpack(keys))
-    local seen, listed, final, answers = {}, {'t', now}, {}, {}
-    local stamps = string.format('%013.0f%013.0f', now, now + ttl)
+    local seen, final, answers = {}, {}, {}
+    local stamp = string.format('%013.0f', now)
+    local stamps = stamp .. string.format('%013.0f', now + ttl)
+    local fresh, lasting = stamp .. stamps, string.format('%.0f', ttl)
     for at, key in ipairs(keys) do
-        local precedence, rest = string.sub(records[at], 1, 31), string.sub(records[at], 32)
-        local before, created = seen[key] or old[at], now
-        local stands = false
-        if before and #before >= 71 and (tonumber(string.sub(before, 58, 70)) or 0) > now then
-            stands = string.sub(before, 1, 31) > precedence
-            created = tonumber(string.sub(before, 32, 44)) or now
+        local record, before, head = records[at], seen[key] or old[at], fresh
+        answers[at] = 1
+        if before and #before >= 71 and (tonumber(string.sub(before, 27, 39)) or 0) > now then
+            if string.sub(before, 40, 70) > string.sub(record, 1, 31) then answers[at] = 0 end
+            head = string.sub(before, 1, 13) .. stamps
         end
-        if stands then
-            answers[at] = 0
-        else
-            local value = precedence .. string.format('%013.0f', created) .. stamps .. rest
-            redis.call('SET', key, value, 'PX', string.format('%.0f', ttl))
+        if answers[at] == 1 then
+            local value = head .. record
+            redis.call('SET', key, value, 'PX', lasting)
             seen[key] = value
-            answers[at] = 1
-            local id = string.sub(key, #index + 1)    -- `<ns>:results` is as long as `<ns>:result:`
-            listed[#listed + 1] = id
-            listed[#listed + 1] = string.sub(rest, 1, 1)
-            if string.sub(precedence, 31) == '3' then final[#final + 1] = id end
+            if string.byte(record, 31) == 51 then final[#final + 1] = key end    -- a final state is a 3
         end
     end
-    if #listed > 2 then redis.call('XADD', index, '*', unpack(listed)) end
+    redis.call('XADD', index, '*', 't', stamp, 'r', listing)
     return answers, final
 end
 
 -- Tell those who wait for one of these; a single look when nobody waits for anything.
-local function announce(index, ids)
+local function announce(index, keys)
     local prefix = string.sub(index, 1, -8)    -- without `results`
-    if #ids == 0 or redis.call('PUBSUB', 'NUMSUB', prefix .. 'waiters')[2] == 0 then return end
+    if #keys == 0 or redis.call('PUBSUB', 'NUMSUB', prefix .. 'waiters')[2] == 0 then return end
     local channels = {}
-    for at, id in ipairs(ids) do channels[at] = prefix .. 'done:' .. id end
+    for at, key in ipairs(keys) do channels[at] = prefix .. 'done:' .. string.sub(key, #index + 1) end    -- `result:` is as long
     local counts = redis.call('PUBSUB', 'NUMSUB', unpack(channels))
     for at = 2, #counts, 2 do
         if counts[at] > 0 then redis.call('PUBLISH', counts[at - 1], '') end

@@ -10,14 +10,13 @@ local index, now = KEYS[1], clock(ARGV[1])
 local limit = now - tonumber(ARGV[2])
 local count, dropped, looked = 0, {}, 0
 for _, entry in ipairs(redis.call('XRANGE', index, '-', '+', 'COUNT', 100)) do
-    local fields = entry[2]
-    local written = tonumber(fields[2])
-    if looked >= 1000 or (fields[1] == 't' and written and written > limit) then break end
-    for at = 3, #fields, 2 do
-        local key = string.sub(index, 1, -2) .. ':' .. fields[at]
-        local ok = redis.pcall('GETRANGE', key, 44, 69)    -- updated, expires
-        local updated, expires = tonumber(type(ok) == 'string' and string.sub(ok, 1, 13) or ''), 0
-        if updated then expires = tonumber(string.sub(ok, 14)) or 0 end
+    local written = tonumber(field(entry[2], 't') or '')
+    if looked >= 1000 or (written and written > limit) then break end
+    for id in string.gmatch(field(entry[2], 'r') or '', '.([^\n]*)\n') do
+        local key = string.sub(index, 1, -2) .. ':' .. id
+        local stamps = redis.pcall('GETRANGE', key, 13, 38)    -- updated, expires
+        local updated = type(stamps) == 'string' and tonumber(string.sub(stamps, 1, 13)) or nil
+        local expires = updated and tonumber(string.sub(stamps, 14)) or 0
         if not updated or (updated == written and expires <= now) then
             count = count + 1
             redis.call('DEL', key)

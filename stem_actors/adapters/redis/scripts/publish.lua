@@ -1,8 +1,9 @@
 -- Store messages, all or none.
 --
 -- KEYS    1 senders (hash), 2 names (sorted set), then the meta hash of each queue
--- ARGV    now or '', sender, its number, how many chosen ids, those ids;
---         then for each message: which queue (1…), level, delay in ms, rest of its header, signature, body
+-- ARGV    now or '', sender, its number, how many chosen ids, those ids, for each queue the shortest visibility timeout in ms or '';
+--         then runs of messages that go the same way: which queue (1…), level, delay in ms, how many,
+--         for each the rest of its header, signature, body
 -- Result  0: stored now or before; else the chosen id that is in use
 -- No allow-oom: a full server refuses it.
 
@@ -18,7 +19,8 @@ for n = 3, #KEYS do
     redis.call('HLEN', KEYS[n])
 end
 local known = {}
-for at = 5 + chosen, #ARGV, 6 do
+local at = 5 + chosen + #queues
+while at < #ARGV do
     local queue = queues[tonumber(ARGV[at])]
     local stream = queue .. 'p' .. ARGV[at + 1]
     if not known[stream] then
@@ -27,9 +29,10 @@ for at = 5 + chosen, #ARGV, 6 do
         redis.call('LLEN', queue .. 'waiters')
         known[stream] = queue
     end
+    at = at + 4 + 3 * tonumber(ARGV[at + 3])
 end
 
-local at = 5
+at = 5
 if chosen > 0 then
     local twice = {}
     for n = at, at + chosen - 1 do
@@ -43,34 +46,37 @@ end
 at = at + chosen
 redis.call('HSET', KEYS[1], sender, string.format('%.0f %.0f', number, now))
 
-local ready, sooner, shortest = {}, {}, {}
+for n, queue in ipairs(queues) do
+    local shortest = tonumber(ARGV[at] or '')
+    local known_shortest = shortest and tonumber(redis.call('HGET', KEYS[n + 2], 'shortest') or '')
+    if shortest and (not known_shortest or shortest < known_shortest) then
+        redis.call('HSET', KEYS[n + 2], 'shortest', ARGV[at])
+    end
+    at = at + 1
+end
 for stream, queue in pairs(known) do use_level(queue, string.sub(stream, -1)) end
+
+local ready, sooner = {}, {}
 local since = string.format('%.0f', now) .. '\n'
 while at < #ARGV do
-    local n, level, delay = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2])
+    local n, level, delay, count = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
     local queue = queues[n]
     local stream = queue .. 'p' .. level
-    local visibility = tonumber(string.match(ARGV[at + 3], '^%d+') or '')
-    if visibility then shortest[n] = math.min(shortest[n] or visibility, visibility) end
-    local header, signature, body = since .. ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
-    if delay > 0 then
-        local fields = {'h', header, 'b', body}
-        if signature ~= '' then fields[5] = 'g'; fields[6] = signature end
-        if add_delayed(queue, level, now + delay, fields, now) then sooner[n] = true end
-    elseif signature ~= '' then
-        redis.call('XADD', stream, '*', 'h', header, 'b', body, 'g', signature)
-        ready[n] = (ready[n] or 0) + 1
-    else
-        redis.call('XADD', stream, '*', 'h', header, 'b', body)
-        ready[n] = (ready[n] or 0) + 1
+    local last = at + 1 + 3 * count
+    for each = at + 4, last, 3 do
+        local header, signature, body = since .. ARGV[each], ARGV[each + 1], ARGV[each + 2]
+        if delay > 0 then
+            local fields = {'h', header, 'b', body}
+            if signature ~= '' then fields[5] = 'g'; fields[6] = signature end
+            if add_delayed(queue, level, now + delay, fields, now) then sooner[n] = true end
+        elseif signature ~= '' then
+            redis.call('XADD', stream, '*', 'h', header, 'b', body, 'g', signature)
+        else
+            redis.call('XADD', stream, '*', 'h', header, 'b', body)
+        end
     end
-    at = at + 6
-end
-for n, visibility in pairs(shortest) do
-    local known_shortest = tonumber(redis.call('HGET', KEYS[n + 2], 'shortest') or '')
-    if not known_shortest or visibility < known_shortest then
-        redis.call('HSET', KEYS[n + 2], 'shortest', string.format('%.0f', visibility))
-    end
+    if delay <= 0 then ready[n] = (ready[n] or 0) + count end
+    at = last + 3
 end
 for n, count in pairs(ready) do wake(queues[n], count) end
 for n in pairs(sooner) do alarm(queues[n]) end

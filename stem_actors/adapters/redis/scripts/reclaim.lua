@@ -30,7 +30,7 @@ for at = 4, #ARGV, 6 do
                 bury(queue, level, fields, 'poison', meta, now)
                 if named == '1' then redis.call('ZADD', KEYS[2], now, task) end
                 if record_key then
-                    local _, final = store_records(KEYS[3], now, ttl, {record_key}, {record})
+                    local _, final = store_records(KEYS[3], now, ttl, {record_key}, {record}, string.sub(record, 32, 32) .. string.sub(record_key, #KEYS[3] + 1) .. '\n')
                     announce(KEYS[3], final)
                 end
                 poisoned = poisoned + 1

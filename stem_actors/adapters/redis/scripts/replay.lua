@@ -28,7 +28,7 @@ for at = 4, #ARGV, 3 do
             ready = ready + 1
         end
         if named == '1' then redis.call('ZADD', KEYS[2], '+inf', id) end
-        if record_key then store_records(KEYS[3], now, ttl, {record_key}, {record}) end
+        if record_key then store_records(KEYS[3], now, ttl, {record_key}, {record}, string.sub(record, 32, 32) .. string.sub(record_key, #KEYS[3] + 1) .. '\n') end
         redis.call('ZREM', queue .. 'dead', member)
         redis.call('HDEL', queue .. 'dead:tasks', member)
         answers[#answers + 1] = 1
