@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from stem_actors.app import Stem
 from stem_actors.config import RESULTS_OFF, Resolved, Settings, masked_url, parse_duration, resolve, split_app
 from stem_actors.errors import ConfigError, OperatorError, UsageError
+from stem_cli.store_facts import file_of
 
 __all__ = ["duration_of", "load_apps", "opened", "resolved", "settings_of"]
 
@@ -39,7 +38,7 @@ def opened(settings: Settings, creates: bool = False) -> Iterator[Stem]:
             raise ConfigError(
                 "a memory broker lives inside one program and cannot be reached from here; name another with --broker"
             )
-        path = _file_of(url)
+        path = file_of(url)
         if path is not None and not creates and not path.exists():
             raise OperatorError(
                 f"there is no database {path} ({masked_url(url)}): nothing was enqueued there yet, or it is elsewhere. "
@@ -47,14 +46,6 @@ def opened(settings: Settings, creates: bool = False) -> Iterator[Stem]:
             )
     with Stem(settings=settings) as app:
         yield app
-
-
-def _file_of(url: str) -> Path | None:
-    """The file of an SQLite URL: three slashes are relative, four absolute."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("sqlite", "file"):
-        return None
-    return Path(unquote(parts.path.removeprefix("/")))
 
 
 def load_apps(settings: Settings) -> list[Stem]:

@@ -10,12 +10,21 @@ import datetime as dt
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-__all__ = ["Output", "readable_duration"]
+if TYPE_CHECKING:  # rich is slow to load, and JSON and pipes do without it
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+    from rich.progress import Progress as Bar
+
+__all__ = ["Output", "Progress", "Screen", "readable_bytes", "readable_duration"]
+
+_PATIENCE = 1.0  # seconds: what ends sooner shows no progress
 
 
 class Output:
@@ -57,6 +66,37 @@ class Output:
             text = str(value).replace("\n", "\n" + " " * (width + 2))
             print(f"{key:<{width}}  {text}", flush=True)
 
+    # ------------------------------------------------------------ terminals
+
+    @property
+    def is_live(self) -> bool:
+        """Whether stdout is a screen that can be drawn anew, not a pipe and not JSON."""
+        return sys.stdout.isatty() and not self.as_json
+
+    @contextmanager
+    def progress(self, text: str, total: int | None = None) -> Iterator[Progress]:
+        """A bar on stderr for the time of a block, when that takes longer than a second and a person is looking."""
+        progress = Progress(text, total, is_shown=sys.stderr.isatty() and not self.as_json, no_color=self._no_color)
+        try:
+            yield progress
+        finally:
+            progress.close()
+
+    @contextmanager
+    def screen(self) -> Iterator[Screen]:
+        """A part of the terminal that is drawn anew in place; for `is_live` only."""
+        from rich.live import Live
+
+        with Live(console=self._console(), auto_refresh=False, vertical_overflow="ellipsis") as live:
+            yield Screen(live)
+
+    def _console(self) -> Console:
+        from rich.console import Console
+
+        return Console(no_color=self._no_color)
+
+    # ------------------------------------------------------------ tables
+
     def _plain_table(self, columns: Sequence[str], texts: Sequence[Sequence[str]], is_number: Sequence[bool]) -> None:
         widths = [max(len(column), *(len(row[i]) for row in texts)) if texts else len(column) for i, column in enumerate(columns)]
         for row in (columns, *texts):
@@ -65,17 +105,90 @@ class Output:
         sys.stdout.flush()
 
     def _rich_table(self, columns: Sequence[str], texts: Sequence[Sequence[str]], is_number: Sequence[bool]) -> None:
-        from rich import box
+        self._console().print(drawn_table(columns, texts, is_number))
+
+
+class Progress:
+    """How far a command is. `advance` and `say` are for the command's own thread."""
+
+    def __init__(self, text: str, total: int | None, is_shown: bool, no_color: bool) -> None:
+        self._text = text
+        self._total = total
+        self._done = 0
+        self._no_color = no_color
+        self._bar: Bar | None = None
+        self._lock = threading.Lock()
+        # A timer, since what takes long may be one call that does not come back to say so.
+        self._timer = threading.Timer(_PATIENCE, self._show) if is_shown else None
+        if self._timer is not None:
+            self._timer.daemon = True
+            self._timer.start()
+
+    def advance(self, by: int = 1) -> None:
+        self._done += by
+        self._update()
+
+    def say(self, text: str) -> None:
+        """What is going on now."""
+        self._text = text
+        self._update()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        with self._lock:
+            self._timer = None
+            if self._bar is not None:
+                self._bar.stop()
+
+    def _update(self) -> None:
+        with self._lock:
+            if self._bar is not None:
+                self._bar.update(self._bar.task_ids[0], description=self._text, completed=self._done)
+
+    def _show(self) -> None:
         from rich.console import Console
-        from rich.table import Table
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        words = TextColumn("{task.description}", markup=False)
+        counted = () if self._total is None else (TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),)
+        console = Console(stderr=True, no_color=self._no_color)
+        bar = Progress(SpinnerColumn(), words, BarColumn(), *counted, TimeElapsedColumn(), console=console, transient=True)
+        bar.add_task(self._text, total=self._total, completed=self._done)
+        with self._lock:
+            if self._timer is not None:  # else it ended just now
+                self._bar = bar
+                bar.start()
+
+
+class Screen:
+    """What is shown in place of what was shown before."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], notes: Sequence[str] = ()) -> None:
+        """Draw a title, a table and notes under it."""
+        from rich.console import Group
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for column, right in zip(columns, is_number, strict=True):
-            table.add_column(column, justify="right" if right else "left", overflow="ellipsis")
-        for row in texts:
-            table.add_row(*map(Text, row))
-        Console(no_color=self._no_color).print(table)
+        texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+        table = drawn_table(columns, texts, [False] * len(columns))
+        self._live.update(Group(Text(title), table, *map(Text, notes)), refresh=True)
+
+
+def drawn_table(columns: Sequence[str], texts: Sequence[Sequence[str]], is_number: Sequence[bool]) -> RenderableType:
+    """A table as rich draws it. No cell is taken for markup."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column, right in zip(columns, is_number, strict=True):
+        table.add_column(column, justify="right" if right else "left", overflow="ellipsis")
+    for row in texts:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def readable_duration(seconds: float | None) -> str | None:
@@ -91,6 +204,18 @@ def readable_duration(seconds: float | None) -> str | None:
         if count or parts:
             parts.append((count, unit))
     return "".join(f"{count}{unit}" for count, unit in parts[:2] if count)
+
+
+def readable_bytes(size: float | None) -> str | None:
+    """`512 B`, `1.5 KiB`, `40 MiB`."""
+    if size is None:
+        return None
+    unit = "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if size < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
 
 
 def _plain(value: Any) -> Any:

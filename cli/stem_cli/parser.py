@@ -12,8 +12,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-__all__ = ["CommandParser", "build_node_parser", "build_stem_parser"]
+__all__ = ["MEASUREMENTS", "TASK_STATES", "CommandParser", "build_node_parser", "build_stem_parser"]
 
+TASK_STATES = ("queued", "running", "retried", "succeeded", "failed", "cancelled")
+MEASUREMENTS = ("throughput", "payload", "enqueue", "bulk", "latency", "async", "recovery", "idle")
 USAGE_ERROR = 64  # argparse's own 2 is taken by nothing, and a shell's "misuse of builtins" besides
 _DOCS = "Settings can also be given as STEM_* variables or in a file (--config); `stem config show` lists them."
 
@@ -100,7 +102,21 @@ def build_stem_parser() -> CommandParser:
         help="wait until it has ended, for ever unless told, and print its result",
     )
 
-    task = _group(commands, "task", "look at one task", "stem task show 0190b6c8-8b1e-7c3a-9d2f-1a2b3c4d5e6f")
+    task = _group(commands, "task", "look at single tasks", "stem task show 0190b6c8-8b1e-7c3a-9d2f-1a2b3c4d5e6f")
+    task_list = _command(
+        task,
+        "list",
+        "task:list_tasks",
+        "list tasks by their records, newest first",
+        "stem task list --state failed --limit 10",
+        "stem task list --queue mail --json",
+        more="A task that only waits has no record yet, and is counted by `stem queue list`; records go after STEM_RESULT_TTL.",
+    )
+    task_list.add_argument(
+        "--state", choices=TASK_STATES, help="only tasks in this state: " + ", ".join(TASK_STATES), metavar="STATE"
+    )
+    task_list.add_argument("--queue", "-q", metavar="QUEUE", help="only tasks of this queue")
+    _add_paging(task_list)
     show = _command(task, "show", "task:show", "show the state, result and error of a task", "stem task show 0190b6c8-… --json")
     show.add_argument("id", metavar="ID", help="id of the task")
     wait = _command(
@@ -124,27 +140,55 @@ def build_stem_parser() -> CommandParser:
         more="Imports the application named by --app or STEM_APP, and the modules in STEM_TASKS.",
     )
 
-    queue = _group(commands, "queue", "look at queues", "stem queue list")
+    queue = _group(commands, "queue", "look at queues, or empty one", "stem queue list")
     _command(queue, "list", "queue:list_queues", "count what is in each queue", "stem queue list --json")
+    empty = _command(
+        queue,
+        "purge",
+        "queue:purge",
+        "remove all tasks that wait in a queue",
+        "stem queue purge mail",
+        "stem queue purge mail --dead-letters --yes",
+        more="Takes what is ready or delayed, never what is running. Asks first; without a terminal it needs --yes.",
+    )
+    empty.add_argument("queue", metavar="QUEUE", help="the queue to empty")
+    empty.add_argument("--dead-letters", action="store_true", help="its dead letters, too")
+    _add_consent(empty)
 
-    dlq = _group(commands, "dlq", "look at dead letters: tasks set aside", "stem dlq list --queue default")
+    dlq = _group(commands, "dlq", "look after dead letters: tasks set aside", "stem dlq list --queue default")
     dead_list = _command(
         dlq, "list", "dlq:list_entries", "list dead letters, newest first", "stem dlq list --queue default --limit 10"
     )
     dead_list.add_argument("--queue", "-q", metavar="QUEUE", required=True, help="queue the tasks came from")
-    dead_list.add_argument("--limit", metavar="N", type=int, default=50, help="this many at most (default: 50)")
-    dead_list.add_argument("--offset", metavar="N", type=int, default=0, help="leave out the first N")
+    _add_paging(dead_list)
     dead_list.add_argument("--since", metavar="TIME", help="only those set aside at or after this ISO-8601 time")
     dead_show = _command(dlq, "show", "dlq:show", "show one dead letter as JSON", "stem dlq show --queue default --id 0190b6c8-…")
     dead_show.add_argument("--queue", "-q", metavar="QUEUE", required=True, help="queue the task came from")
     dead_show.add_argument("--id", metavar="ID", required=True, help="id of the task")
+    _add_dead_letter_changes(dlq)
 
     worker = _group(commands, "worker", "look at workers", "stem worker status --once")
     status = _command(
-        worker, "status", "worker:status", "show the last heartbeat of each worker", "stem worker status --once --json"
+        worker,
+        "status",
+        "worker:status",
+        "show the last heartbeat of each worker",
+        "stem worker status --once --json",
+        "stem worker status --follow --timeout 0",
+        more="When following it exits with 1 when no heartbeat came for --timeout, with 70 when the store was away for so long.",
     )
-    status.add_argument("--once", action="store_true", help="print a snapshot and exit (what it does anyway)")
+    how = status.add_mutually_exclusive_group()
+    how.add_argument("--once", action="store_true", help="print a snapshot and exit (what it does anyway)")
+    how.add_argument(
+        "--follow", "-f", action="store_true", help="go on: refreshed in place on a terminal, else a line for each change"
+    )
     status.add_argument("--worker", "-w", metavar="ID", action="append", default=[], help="only this worker; repeatable")
+    status.add_argument(
+        "--timeout",
+        metavar="DURATION",
+        default="30s",
+        help="with --follow: give up when no heartbeat came for so long; 0: never (default: 30s)",
+    )
     status.add_argument(
         "--heartbeat-interval",
         metavar="DURATION",
@@ -154,7 +198,93 @@ def build_stem_parser() -> CommandParser:
 
     config = _group(commands, "config", "look at the settings", "stem config show")
     _command(config, "show", "config:show", "show every setting, its value and where it comes from", "stem config show --json")
+    _add_health(commands)
+    _add_bench(commands)
     return parser
+
+
+def _add_dead_letter_changes(dlq: Any) -> None:
+    replay = _command(
+        dlq,
+        "replay",
+        "dlq:replay",
+        "run dead letters again, oldest first",
+        "stem dlq replay --queue default --dry-run",
+        "stem dlq replay --queue mail --task shop.send_mail --since 2025-01-31T08:00:00Z --limit 100 --yes",
+        more="Each gets a new budget of retries and keeps its counters. Asks first; without a terminal it needs --yes. "
+        "Exits with 1 when an --id is not there.",
+    )
+    replay.add_argument("--queue", "-q", metavar="QUEUE", required=True, help="queue the tasks came from")
+    replay.add_argument("--limit", "-l", metavar="N", type=int, help="this many at most (default: 10, or all that --id names)")
+    replay.add_argument("--since", metavar="TIME", help="only those set aside at or after this ISO-8601 time")
+    replay.add_argument("--id", metavar="ID", action="append", default=[], help="only this task; repeatable")
+    replay.add_argument("--task", metavar="NAME", help="only tasks of this name")
+    replay.add_argument("--reason", metavar="TEXT", help="only those set aside for this reason, such as max-retries-exhausted")
+    replay.add_argument("--delay", metavar="DURATION", help="let them wait so long first, such as 5m")
+    replay.add_argument("--dry-run", action="store_true", help="show which these would be and change nothing")
+    _add_consent(replay)
+
+    purge = _command(
+        dlq,
+        "purge",
+        "dlq:purge",
+        "remove dead letters for good",
+        "stem dlq purge --queue mail --dry-run",
+        "stem dlq purge --queue mail --limit 100 --yes",
+        more="Asks first; without a terminal it needs --yes. Exits with 1 when an --id is not there.",
+    )
+    purge.add_argument("--queue", "-q", metavar="QUEUE", required=True, help="queue the tasks came from")
+    purge.add_argument("--limit", "-l", metavar="N", type=int, help="this many at most, the newest (default: all)")
+    purge.add_argument("--since", metavar="TIME", help="only those set aside at or after this ISO-8601 time")
+    purge.add_argument("--id", metavar="ID", action="append", default=[], help="only this task; repeatable")
+    purge.add_argument("--dry-run", action="store_true", help="count them and change nothing")
+    _add_consent(purge)
+
+
+def _add_health(commands: Any) -> None:
+    health = _command(
+        commands,
+        "health",
+        "health:run",
+        "check that every store answers, and how fast",
+        "stem health",
+        "stem health --broker sqlite:////var/lib/shop/stem.db --json",
+        more="Makes a round trip for each role, in a namespace of its own (NAMESPACE.health). "
+        "Exits with 0 when all is well, 70 when something is not.",
+    )
+    health.add_argument("--skip-backend", action="store_true", help="leave out where results are kept")
+    health.add_argument("--timeout", metavar="DURATION", default="5s", help="for each round trip (default: 5s)")
+    health.add_argument(
+        "--watch", metavar="DURATION", nargs="?", const="2s", help="check again and again, with a pause between (default: 2s)"
+    )
+
+
+def _add_bench(commands: Any) -> None:
+    bench = _command(
+        commands,
+        "bench",
+        "bench.command:run",
+        "measure how fast tasks run on this machine",
+        "stem bench --quick",
+        "stem bench --broker sqlite:////var/lib/shop/stem.db --what throughput,latency --json",
+        more="Starts a node of its own and never touches your queues: on SQLite it uses a new file beside the one named, "
+        "elsewhere a namespace of its own, and removes them afterwards. Each figure stands beside the store's own raw rate, "
+        "taken in turns with it. Exits with 70 when a task did not run exactly once.",
+    )
+    bench.add_argument("--what", metavar="NAMES", help=f"only these, with commas between them: {', '.join(MEASUREMENTS)}")
+    bench.add_argument(
+        "--tasks", metavar="N", type=int, dest="count", help="tasks of a throughput measurement (default: 20000; quick: 4000)"
+    )
+    bench.add_argument("--quick", action="store_true", help="one round with few tasks: a first impression, in half a minute")
+
+
+def _add_paging(parser: CommandParser) -> None:
+    parser.add_argument("--limit", "-l", metavar="N", type=int, default=50, help="this many at most (default: 50)")
+    parser.add_argument("--offset", metavar="N", type=int, default=0, help="leave out the first N")
+
+
+def _add_consent(parser: CommandParser) -> None:
+    parser.add_argument("--yes", "-y", action="store_true", help="do it without asking")
 
 
 def _add_global_options(parser: argparse.ArgumentParser, suppress: bool) -> None:
@@ -173,9 +303,7 @@ def _add_global_options(parser: argparse.ArgumentParser, suppress: bool) -> None
     group.add_argument("--namespace", metavar="NAME", default=default, help="prefix of everything in the stores (STEM_NAMESPACE)")
     group.add_argument("--app", "-A", metavar="MODULE[:ATTR]", default=default, help="the application object (STEM_APP)")
     group.add_argument("--config", metavar="FILE", default=default, help="TOML file with settings (STEM_CONFIG)")
-    group.add_argument(
-        "--log-level", "-l", metavar="LEVEL", default=default, help="debug, info, warning or error (STEM_LOG_LEVEL)"
-    )
+    group.add_argument("--log-level", metavar="LEVEL", default=default, help="debug, info, warning or error (STEM_LOG_LEVEL)")
     group.add_argument("--json", action="store_true", default=switch, help="print JSON instead of text")
     group.add_argument("--no-color", action="store_true", default=switch, help="no colours (so does NO_COLOR)")
     group.add_argument("--version", action=_Version)

@@ -1,4 +1,4 @@
-"""`stem task`: one task's record."""
+"""`stem task`: the records of tasks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from stem_actors.app import Handle, Stem
 from stem_actors.codecs.msgpack import decode_payload
-from stem_actors.errors import MalformedMessage
+from stem_actors.errors import MalformedMessage, ResultsDisabled, UsageError
 from stem_actors.model.json_names import iso_time
 from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.record import TaskRecord
@@ -16,7 +16,7 @@ from stem_cli.connection import duration_of, opened, resolved
 from stem_cli.exit_codes import ExitCode
 from stem_cli.output import Output
 
-__all__ = ["report_end", "show", "task_json", "wait"]
+__all__ = ["list_tasks", "report_end", "show", "task_json", "wait"]
 
 _META_TIMES = frozenset({"startedAt", "completedAt", "failedAt", "expiredAt", "revokedAt", "lastReplayAt", "dispatchedAt"})
 
@@ -29,6 +29,35 @@ def show(args: argparse.Namespace, output: Output) -> int:
     else:
         _print_record(record, output)
     return ExitCode.OK
+
+
+def list_tasks(args: argparse.Namespace, output: Output) -> int:
+    if args.limit < 1 or args.offset < 0:
+        raise UsageError("--limit is a number from 1, --offset from 0")
+    state = None if args.state is None else TaskState(args.state)
+    with opened(resolved(args).settings) as app:
+        results = app.stores.results
+        if results is None:
+            raise ResultsDisabled("results are switched off (STEM_RESULT_BACKEND_URL=none), so there are no records to list")
+        page = results.list_records(state, args.queue, args.limit, args.offset)
+    items = [task_json(record) for record in page.items]
+    if output.as_json:
+        output.document({"items": items, "nextOffset": page.next_offset})
+        return ExitCode.OK
+    if items:
+        output.table(("ID", "Task", "Queue", "State", "Attempt", "Updated", "Worker", "Error"), [_row(item) for item in items])
+    else:
+        output.message("no task has such a record (one that only waits has none: see `stem queue list`)")
+    if page.next_offset is not None:
+        output.message(f"there are more: --offset {page.next_offset}")
+    return ExitCode.OK
+
+
+def _row(item: dict[str, Any]) -> list[Any]:
+    meta, error = item["meta"], item["error"]
+    failure = None if error is None else f"{error['type']}: {error['message'].partition(chr(10))[0]}"
+    common = [item["id"], meta.get("task"), meta.get("queue"), item["state"], item["attempt"], item["updatedAt"]]
+    return [*common, meta.get("worker"), failure]
 
 
 def wait(args: argparse.Namespace, output: Output) -> int:

@@ -226,6 +226,7 @@ class ExecutorPool(StemActor):
         self._is_hoarding = False
         self._is_ticking = False
         self._shutdown: m.ShutdownMode | None = None
+        self._has_let_go = False
         self._is_fed = True
         self._ended = Counter[str]()
 
@@ -297,6 +298,7 @@ class ExecutorPool(StemActor):
             case m.HeldReleased():
                 self._is_open = True
                 self._grant()
+                self._check_drained()
             case m.Shutdown(mode):
                 self._shut_down(mode)
             case GetReport():
@@ -986,6 +988,11 @@ class ExecutorPool(StemActor):
 
     def _check_drained(self) -> None:
         if self._shutdown is None or self._is_fed or len(self._flights):
+            return
+        if not self._has_let_go:
+            self._has_let_go, self._is_open = True, False
+            self.tell(m.SETTLER, m.ReleaseHeld())  # what a lost reply left with us, and nobody knows of
+        if not self._is_open:
             return
         for slot in self._slots:
             if slot.process is not None and not slot.is_leaving:

@@ -81,7 +81,7 @@ class AsyncExecutor:
             run = self._prepare(handed)
             if run is not None:
                 self._start(run)
-        self._interrupt_runs()  # some may have come with the frames that were read for a claim
+        self._on_frames()  # some may have come with those that were read for a claim
 
     def _start(self, run: Run) -> None:
         coroutine = _Interruptible(run, self._leave_if_copy)

@@ -56,11 +56,17 @@ class Channel:
         return self._claimed(byte)
 
     def read(self, block: bool) -> None:
-        """Take in the frames that have arrived; with `block`, wait for at least some bytes.
+        """Take in the frames that have arrived; with `block`, wait for at least some bytes when there are none.
 
         Raises:
             WorkerGone: the other end is closed.
         """
+        had_frames = self._take_all()
+        if not (block and had_frames):
+            self._receive(block)
+            self._take_all()
+
+    def _receive(self, block: bool) -> None:
         try:
             data = self.sock.recv(_READ_BYTES, 0 if block else socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -70,8 +76,19 @@ class Channel:
         if not data:
             raise WorkerGone
         self._unpacker.feed(data)
+
+    def _take_all(self) -> bool:
+        count = 0
+        while self._take_next():
+            count += 1
+        return count > 0
+
+    def _take_next(self) -> bool:
+        """Take in one frame; False when none is complete."""
         for frame in self._unpacker:
             self._take(frame)
+            return True
+        return False
 
     def send(self, kind: FromExecutor, *parts: Any) -> None:
         """Report to the worker; in the kernel's hands when this returns, so that a death after it loses nothing."""
@@ -101,8 +118,10 @@ class Channel:
     def _claimed(self, byte: bytes) -> Handed:
         if not byte:
             raise WorkerGone
+        # Frame by frame, to the byte's own: behind it may stand that the worker has taken back what followed, and more.
         while self._generation != byte[0] or not self.waiting:
-            self._read_or_leave()
+            if not self._take_next():
+                self._receive(block=True)
         return self.waiting.popleft()
 
     def _read_or_leave(self) -> None:

@@ -134,7 +134,8 @@ class _Executor:
         self._is_copy = False
         self._serves_loop = False
         signal.signal(INTERRUPT_SIGNAL, self._on_interrupt)
-        os.register_at_fork(after_in_child=self._give_up_pipes)
+        self._masks = threading.local()
+        os.register_at_fork(before=self._block_signals, after_in_parent=self._unblock_signals, after_in_child=self._become_copy)
 
     def run(self) -> None:
         channel = self._channel
@@ -156,17 +157,16 @@ class _Executor:
     def prepare(self, handed: Handed) -> Run | None:
         """Decode and look up; None when the task ended right here and was reported."""
         if self._clock.monotonic() >= handed.deadline:
-            self._channel.send(FromExecutor.ENDED, handed.claim, EndKind.NOT_STARTED, None, self._clock.now(), 0.0)
+            self._end_unstarted(handed, EndKind.NOT_STARTED)
             return None
         try:
             envelope = self._codec.decode_envelope(handed.body)
         except MalformedMessage as error:
-            detail = [error.reason, str(error)]
-            self._channel.send(FromExecutor.ENDED, handed.claim, EndKind.UNREADABLE, detail, self._clock.now(), 0.0)
+            self._end_unstarted(handed, EndKind.UNREADABLE, [error.reason, str(error)])
             return None
         task = self._application.registry.find(envelope.name)
         if task is None:
-            self._channel.send(FromExecutor.ENDED, handed.claim, EndKind.UNREGISTERED, None, self._clock.now(), 0.0)
+            self._end_unstarted(handed, EndKind.UNREGISTERED)
             return None
         if handed.announce:
             self._channel.send(FromExecutor.STARTED, handed.claim)
@@ -175,6 +175,9 @@ class _Executor:
             self, handed.claim, envelope.id, envelope.name, handed.attempt, envelope.headers, envelope.meta, deadline
         )
         return Run(handed, envelope, task, context)
+
+    def _end_unstarted(self, handed: Handed, kind: EndKind, detail: Any = None) -> None:
+        self._channel.send(FromExecutor.ENDED, handed.claim, int(kind), detail, 0.0, 0.0)
 
     def report(self, run: Run, kind: EndKind, detail: Any, started_at: float, seconds: float) -> None:
         """Write the end of a run, before anything else is claimed. An unwritable result ends the run as an error."""
@@ -280,13 +283,23 @@ class _Executor:
         finally:
             self._in_user_code = before
 
-    def _give_up_pipes(self) -> None:
-        """In a task's forked copy: a worker must not take a grandchild for its executor."""
+    # ------------------------------------------------------------ a task's forked copies of this process
+
+    def _block_signals(self) -> None:
+        """What is sent to a copy before it is ready for it waits until it is."""
+        self._masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL_SIGNALS)
+
+    def _unblock_signals(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.before)
+
+    def _become_copy(self) -> None:
+        """A worker must not take a grandchild for its executor; and it must end by `Process.terminate()` as any process."""
         self._is_copy = True
         self._channel.close()
-        for number, plain in _TERMINAL_SIGNALS.items():  # `Process.terminate()` must end it
+        for number, plain in _TERMINAL_SIGNALS.items():
             if signal.getsignal(number) is _leave_to_worker:
                 signal.signal(number, plain)
+        self._unblock_signals()
 
 
 def interrupt_error(kind: InterruptKind, reason: str | None) -> TaskInterrupt:

@@ -28,7 +28,7 @@ class FromExecutor(IntEnum):
     READY = 0  # [READY, catalogue]
     UNUSABLE = 1  # [UNUSABLE, exit code, text]: the application cannot be loaded
     STARTED = 2  # [STARTED, claim]: only for runs that asked for it
-    ENDED = 3  # [ENDED, claim, EndKind, detail, started_at, seconds]
+    ENDED = 3  # [ENDED, claim, EndKind, detail, started_at, seconds]; started_at 0: it was not
     PROGRESS = 4  # [PROGRESS, claim, percent, data]
     EXTEND = 5  # [EXTEND, claim]: the task asks for its lease to be renewed now
 

@@ -84,6 +84,8 @@ def running_record(delivery: Delivery, facts: Mapping[str, Any]) -> TaskRecord:
 
 def _state_after(state: State, outcome: Outcome) -> State | None:
     match outcome:
+        case Succeeded() | Interrupted() | Revoked() | Expired() | Rejected() | Recorded():
+            return None
         case Failed():
             return state.retried()
         case RetryAsked(overrides=overrides):
@@ -94,8 +96,6 @@ def _state_after(state: State, outcome: Outcome) -> State | None:
             return state.lapsed()
         case Unregistered():
             return state.handed_back()
-        case Succeeded() | Interrupted() | Revoked() | Expired() | Rejected() | Recorded():
-            return None
         case _:
             assert_never(outcome)
 

@@ -33,6 +33,7 @@ from stem_actors.model.outcome import (
 
 __all__ = ["DEFAULT_BACKOFF", "Limits", "RetryPolicy", "decide"]
 
+_ACK = Ack()
 _LARGEST_EXPONENT = 62  # 2**62 s is past any cap; capping first keeps a large attempt from overflowing a float
 
 
@@ -85,10 +86,10 @@ class Limits:
 def decide(delivery: Delivery, outcome: Outcome, policy: RetryPolicy, limits: Limits, chance: float) -> Verdict:
     """Turn what became of a run into what the broker is told. Pure."""
     match outcome:
-        case Recorded(str() as reason):
-            return DeadLetter(reason)
-        case Succeeded() | Revoked() | Expired() | Recorded():
-            return Ack()
+        case Succeeded() | Revoked() | Expired():
+            return _ACK
+        case Recorded(reason):
+            return _ACK if reason is None else DeadLetter(reason)
         case Interrupted() | Lapsed():
             return Release()
         case Died(cause):

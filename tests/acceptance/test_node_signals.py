@@ -73,15 +73,20 @@ def test_a_node_that_is_told_to_leave_while_it_starts_leaves(place: Place, proce
 
 
 def test_unstarted_tasks_go_to_another_node_at_once_and_running_ones_finish(strict: Place) -> None:
+    (strict.directory / "gated.py").write_text(
+        "import pathlib, time\nwhile not pathlib.Path('gate').exists(): time.sleep(0.01)\nfrom jobs import app\n"
+    )
+    other = strict.start("--visibility-timeout", "60s", app="gated", is_ready=False)
     leaving = strict.start("--visibility-timeout", "60s")
+    eventually(lambda: "no executor is ready" in other.get("/readyz")[2], hint="a second node that is all but ready")
     ids = loaded(strict)
     wait_until_held(strict, 4)
-    other = strict.start("--visibility-timeout", "60s")
     leaving.send(signal.SIGTERM)
-    strict.await_runs(count=4, timeout=2)
+    strict.open_gate("gate")
+    strict.await_runs(count=4, timeout=3)
     assert {run["id"] for run in strict.runs(what="start")} == set(ids)
-    status, _, text = leaving.get("/readyz")
-    assert (status, "node: leaving" in text) == (503, True)
+    eventually(lambda: "node: leaving" in leaving.get("/readyz")[2], hint="its leaving in /readyz")
+    assert leaving.get("/readyz")[0] == 503
     assert leaving.get("/livez")[0] == 200
     strict.open_gate()
     assert leaving.wait(5) == 0

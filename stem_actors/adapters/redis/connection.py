@@ -41,6 +41,8 @@ FORGET_AFTER = 60.0
 CLOCK_CHECK = 10.0
 """Seconds between two comparisons of the server's clock with ours."""
 OLDEST_SERVER = (7, 0)
+TRIES = 4
+"""Of a script: the server may have forgotten it, and several keys may be of a wrong type."""
 
 
 # ---------------------------------------------------------------- scripts
@@ -166,17 +168,18 @@ class Server:
                 answers[at] = self._run_again(calls[at], answer)
         return answers
 
-    def _run_again(self, call: Call, error: Exception) -> Any:
-        """Once, where the server had forgotten the script, or found a key of a wrong type that is now out of the way."""
-        code = _code(error)
-        if code == "WRONGTYPE" and not self._quarantine(call.keys):
-            raise StorageBroken(f"{self.endpoint}: {error}. Look for keys of a wrong type under this namespace.") from error
-        if code not in ("WRONGTYPE", "NOSCRIPT"):
-            raise self.ours(error)
-        (answer,) = self._exchange([("EVAL", call.script.source, len(call.keys), *call.keys, *call.arguments)])
-        if isinstance(answer, Exception):
-            raise self.ours(answer)
-        return answer
+    def _run_again(self, call: Call, error: Any) -> Any:
+        """Where the server had forgotten the script, or found keys of a wrong type that are now out of the way."""
+        for _ in range(TRIES):
+            code = _code(error)
+            if code == "WRONGTYPE" and not self._quarantine(call.keys):
+                raise StorageBroken(f"{self.endpoint}: {error}. Look for keys of a wrong type under this namespace.") from error
+            if code not in ("WRONGTYPE", "NOSCRIPT"):
+                break
+            (error,) = self._exchange([("EVAL", call.script.source, len(call.keys), *call.keys, *call.arguments)])
+            if not isinstance(error, Exception):
+                return error
+        raise self.ours(error)
 
     def _quarantine(self, keys: Sequence[str]) -> list[str]:
         types = expected_types(keys)
@@ -254,7 +257,7 @@ class Server:
         """What the server is: too old, or set up to lose tasks. Once; what cannot be found out is not held against it."""
         from stem_actors.adapters.redis.server import examine
 
-        report = examine(connection, self.clock.now())
+        report = examine(connection, time.time() if self._has_own_clock else self.clock.now())
         if report is not None:
             if report.version < OLDEST_SERVER:
                 raise OperatorError(f"{self.endpoint} is Redis {report.version_text}; Stem needs 7.0 or newer.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgpack
 
-from stem_actors.adapters.redis.connection import Server
+from stem_actors.adapters.redis.connection import Script, Server
 from stem_actors.adapters.redis.keys import Keys
 
 __all__ = ["RedisHeartbeats"]
@@ -23,7 +23,7 @@ class RedisHeartbeats:
 
     def put_heartbeat(self, worker_id: str, snapshot: Mapping[str, Any], ttl: float) -> None:
         stamp = f"{round((self._server.now() + ttl) * 1000):013}".encode()
-        self._server.command("HSET", self._key, worker_id, stamp + msgpack.packb(dict(snapshot)))
+        self._server.run(Script.named("beat"), [self._key], [worker_id, stamp + msgpack.packb(dict(snapshot))])
 
     def list_heartbeats(self) -> list[dict[str, Any]]:
         flat = self._server.command("HGETALL", self._key)

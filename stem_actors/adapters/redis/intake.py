@@ -58,11 +58,11 @@ class RedisIntake:
         is_over = wait <= 0
         with self._receiving:
             while not self._is_closed:
-                if is_over or not self._is_quiet(limit):
-                    handouts = self._fetch(limit, will_wait=not is_over)
-                    if handouts or is_over:
+                if wait <= 0 or not self._is_quiet(limit):
+                    handouts = self._fetch(limit, will_wait=wait > 0)
+                    if handouts:
                         return handouts
-                if self._listener.take_interrupt():
+                if is_over or self._listener.take_interrupt():
                     return []
                 left = deadline - clock.monotonic()
                 patience = min(left, self._quiet_until - time.monotonic())
@@ -133,7 +133,7 @@ class RedisIntake:
         """Only queues that are listed are swept."""
         now = time.monotonic()
         if now - self._registered_at >= REGISTER_EVERY:
-            self._server.command("SADD", self._keys.queues, *self._queues)
+            self._server.run(Script.named("register"), [self._keys.queues], self._queues)
             self._registered_at = now
 
     def _fetch_one(self, limit: int, will_wait: bool, asked_at: float) -> list[Handout]:

@@ -14,6 +14,8 @@ if last and number <= tonumber(last) then return 0 end
 
 -- A script that fails midway undoes nothing: whatever may be of a wrong type is looked at before anything is written.
 local queues = {}
+redis.call('HLEN', KEYS[1])
+redis.call('ZCARD', KEYS[2])
 for n = 3, #KEYS do
     queues[n - 2] = string.sub(KEYS[n], 1, -5)
     redis.call('HLEN', KEYS[n])

@@ -11,6 +11,9 @@ local given, usual, ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local queue = string.sub(KEYS[1], 1, -5)
 local now = clock(given)
 local returned, poisoned, key = 0, 0, 4
+redis.call('ZCARD', KEYS[2])
+redis.call('XLEN', KEYS[3])
+for at = 4, #ARGV, 6 do check_types(queue, string.sub(ARGV[at], 2)) end
 for at = 4, #ARGV, 6 do
     local lane, id, holder, state, meta, record = unpack(ARGV, at, at + 5)
     local record_key

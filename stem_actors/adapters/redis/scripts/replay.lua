@@ -9,6 +9,9 @@ local given, delay, ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local queue = string.sub(KEYS[1], 1, -5)
 local now = clock(given)
 local answers, ready, sooner, key = {}, 0, false, 4
+redis.call('ZCARD', KEYS[2])
+redis.call('XLEN', KEYS[3])
+for _, level in ipairs(levels_of(queue)) do check_types(queue, level) end
 for at = 4, #ARGV, 3 do
     local member, state, record = ARGV[at], ARGV[at + 1], ARGV[at + 2]
     local record_key

@@ -18,6 +18,7 @@ local queue = string.sub(KEYS[1], 1, -5)
 local now = clock(given)
 local held, ended, answers, keys, records = {}, {}, {}, {}, {}
 local at, key = 6, 3
+if #KEYS > 3 then redis.call('XLEN', KEYS[3]) end
 
 for _ = 1, tonumber(ARGV[5]) do
     local lane = ARGV[at]
@@ -43,6 +44,10 @@ for _ = 1, tonumber(ARGV[5]) do
     end
     at = at + tonumber(ARGV[at]) + 1
     held[lane], ended[lane] = mine, done
+end
+if ARGV[at] ~= '0' then
+    for lane in pairs(held) do check_types(queue, string.sub(lane, 2)) end
+    redis.call('ZCARD', KEYS[2])
 end
 
 local ready, sooner = 0, false

@@ -3,8 +3,8 @@
 -- whether the queue can be forgotten altogether.
 --
 -- KEYS    1 the queue's meta hash
--- ARGV    now or ''
--- Result  1: it held nothing for ten minutes and its keys are gone; else 0
+-- ARGV    now or '', ms for which an empty queue is remembered
+-- Result  1: it held nothing for so long and its keys are gone; else 0
 
 local queue = string.sub(KEYS[1], 1, -5)
 local now = clock(ARGV[1])
@@ -40,6 +40,6 @@ if not since or since > now then
     redis.call('HSET', KEYS[1], 'empty', string.format('%.0f', now))
     return 0
 end
-if now - since < 600000 then return 0 end
+if now - since < tonumber(ARGV[2]) then return 0 end
 redis.call('DEL', KEYS[1], queue .. 'waiters', unpack(streams))
 return 1
