@@ -415,7 +415,7 @@ class ExecutorPool(StemActor):
             if flight.deadline <= now:  # nothing starts past its lease's end; a renewal brings it back
                 self._stalled.append(waiting.popleft())
                 continue
-            if not slot.takes(flight) or (flight.runs_alone and tasks):
+            if not slot.takes(flight, len(tasks)):
                 break
             waiting.popleft()
             tasks.append(self._board(slot, flight))

@@ -82,9 +82,9 @@ class Slot:
         # Half empty only: work goes over in batches, not one by one.
         return inside <= MOST_INSIDE // 2 and self.expected < INSIDE / 2 and now - self.active_at < LIVELY
 
-    def takes(self, flight: Flight) -> bool:
-        """Whether `flight` may join what is inside."""
-        inside = self.inside
+    def takes(self, flight: Flight, boarding: int = 0) -> bool:
+        """Whether `flight` may join what is inside and the `boarding` tasks that are about to be."""
+        inside = self.inside + boarding
         if flight.runs_alone:
             return inside == 0
         if self.is_async:

@@ -26,7 +26,7 @@ from stem_actors.clock import SystemClock
 from stem_actors.config import Settings
 from stem_actors.errors import OperatorError
 from stem_actors.ports import Stores
-from stem_cli.bench.records import DIRECTORY, Records
+from stem_cli.bench.records import DIRECTORY, Records, Run
 from stem_cli.store_facts import file_of
 
 __all__ = ["EXECUTORS", "Bed"]
@@ -61,7 +61,10 @@ class Bed:
             drain_timeout=5.0,
         )
         self.records = Records(self._directory)
+        self._log = self._directory / "node.log"
+        self._node: subprocess.Popen[bytes] | None = None
         self._numbers = 0
+        self._counted = 0
 
     def __enter__(self) -> Self:
         for variable in [name for name in os.environ if name.startswith("STEM_")]:
@@ -112,17 +115,16 @@ class Bed:
             with getattr(self.tasks, application).worker(concurrency=EXECUTORS):
                 yield None
             return
-        with self._node(application) as node:
+        with self._started_node(application) as pid:
             if is_ready:
-                self._await(self._is_ready, node, "a worker that is ready")
-            yield node.pid
+                self.wait_until(self._is_ready, "a worker that is ready")
+            yield pid
 
     @contextmanager
-    def _node(self, application: str) -> Iterator[subprocess.Popen[bytes]]:
-        log_file = self._directory / "node.log"
+    def _started_node(self, application: str) -> Iterator[int]:
         words = ["-m", "stem_cli.node_command", "--app", f"stem_cli.bench.tasks:{application}"]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
-        with log_file.open("ab") as log:
+        with self._log.open("ab") as log:
             node = subprocess.Popen(
                 [sys.executable, *words],
                 cwd=self._directory,
@@ -132,11 +134,11 @@ class Bed:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for us, and we end it
             )
-        self._running: subprocess.Popen[bytes] | None = node
+        self._node = node
         try:
-            yield node
+            yield node.pid
         finally:
-            self._running = None
+            self._node = None
             node.terminate()
             try:
                 node.wait(_LEAVING)
@@ -150,34 +152,57 @@ class Bed:
 
     # ------------------------------------------------------------ waiting
 
-    def await_runs(self, runs: int, pause: float = 0.02) -> None:
-        """Wait until there are so many runs in all, as long as there is progress.
+    def await_runs(self, numbers: range, times: int = 1, pause: float = 0.02) -> list[Run]:
+        """Wait until these tasks have run so many times in all, and give their runs; no others may run meanwhile."""
+        wanted, before = times * len(numbers), self._counted
+        self.wait_until(lambda: self.records.count() - before >= wanted, f"{wanted:,} runs of tasks", pause, wanted / 500)
+        self._counted = before + wanted
+        return self.records.of(numbers)
+
+    def wait_until(self, condition: Callable[[], bool], what: str, pause: float = 0.02, longer: float = 0.0) -> None:
+        """Look again and again until it is true.
 
         Raises:
-            OperatorError: nothing happened for a minute, or the node ended; with the end of its log.
+            OperatorError: it was not within a minute (and `longer`), or the node has ended; with the end of the node's log.
         """
-        seen = -1
-
-        def progress() -> int:
-            return self.records.count()
-
-        def is_enough() -> bool:
-            return progress() >= runs
-
-        while not is_enough():
-            now = progress()
-            if now == seen:
-                raise self._failure(f"{runs - now} tasks have not run within {_PATIENCE:g} s")
-            seen = now
-            self._wait_for(lambda: is_enough() or progress() > seen, pause)
-
-    def _wait_for(self, condition: Callable[[], bool], pause: float) -> bool:
-        deadline = self.clock.monotonic() + _PATIENCE
+        deadline = self.clock.monotonic() + _PATIENCE + longer
         while not condition():
+            if self._node is not None and self._node.poll() is not None:
+                raise OperatorError(f"the benchmark's node ended with {self._node.returncode}: {self._last_words()}")
             if self.clock.monotonic() > deadline:
-                return False
-            running = getattr(self, "_running", None)
-            if running is not None and running.poll() is not None:
-                raise self._failure(f"the node ended with {running.returncode}")
+                raise OperatorError(f"waited in vain for {what}: {self._last_words()}")
             time.sleep(pause)
-        return True
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+        return "\n".join(lines[-20:]) or "its log is empty"
+
+
+def _new_directory(url: str) -> Path:
+    path = file_of(url)
+    try:
+        return Path(tempfile.mkdtemp(prefix="stem-bench-", dir=None if path is None else path.resolve().parent)).resolve()
+    except OSError as error:
+        raise OperatorError(
+            f"no file can be made beside {path} to measure on ({error.strerror}); name a database elsewhere with --broker"
+        ) from error
+
+
+def _forget_keys(url: str, namespace: str) -> None:
+    """Delete all keys of a Redis namespace; of our own one, which nobody else uses."""
+    from stem_actors.adapters.redis import Endpoint  # its client need not be installed
+
+    connection = Endpoint.from_url(url).connection("stem-bench", 5.0, 5.0)
+    connection.connect()
+    try:
+        cursor = b"0"
+        while True:
+            connection.send_command("SCAN", cursor, "MATCH", f"{namespace}:*", "COUNT", "1000")
+            cursor, keys = connection.read_response()
+            if keys:
+                connection.send_command("UNLINK", *keys)
+                connection.read_response()
+            if cursor == b"0":
+                return
+    finally:
+        connection.disconnect()

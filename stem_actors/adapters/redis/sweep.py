@@ -24,6 +24,7 @@ __all__ = ["Sweeper"]
 PRUNE_INTERVAL = 30.0  # for what nobody waits for
 QUEUES_AT_ONCE = 100
 QUEUE_KEPT = 600.0  # one that holds nothing
+CONSUMER_KEPT = 60.0  # one that holds nothing; the server makes it anew when it reads again
 
 
 class Sweeper:
@@ -39,6 +40,7 @@ class Sweeper:
         self._kept_ms = "" if kept == float("inf") else str(round(kept * 1000))
         self._pruned_at: float | None = None
         self.queue_kept_ms = round(QUEUE_KEPT * 1000)
+        self.consumer_kept_ms = round(CONSUMER_KEPT * 1000)
         self._cursor: Any = 0
 
     def queues(self) -> list[str]:
@@ -106,7 +108,7 @@ class Sweeper:
         )
         for start in range(0, len(queues), QUEUES_AT_ONCE):
             some = queues[start : start + QUEUES_AT_ONCE]
-            calls = [Call(Script.named("tidy"), [keys.meta(queue)], [self._server.given, self.queue_kept_ms]) for queue in some]
+            calls = [Call(Script.named("tidy"), [keys.meta(queue)], [self._server.given, self.queue_kept_ms, self.consumer_kept_ms]) for queue in some]
             for queue, is_gone in zip(some, self._server.run_all(calls), strict=True):
                 if is_gone:
                     self._forget(queue)

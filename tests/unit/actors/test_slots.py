@@ -90,3 +90,9 @@ def test_a_vacated_slot_remembers_nothing_of_its_process() -> None:
     used.vacate()
     assert (used.state, used.inside, used.expected) == (SlotState.EMPTY, 0, 0.0)
     assert (used.spares, len(used.verdicts), used.reserved_for is None) == (False, 0, True)
+
+
+def test_an_empty_slot_takes_one_unknown_task_and_no_second_behind_it() -> None:
+    assert slot(0).takes(flight(), boarding=0)
+    assert not slot(0).takes(flight(), boarding=1)
+    assert not slot(0).takes(flight(lapses=1), boarding=1)

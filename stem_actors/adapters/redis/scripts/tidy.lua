@@ -3,7 +3,7 @@
 -- whether the queue can be forgotten altogether.
 --
 -- KEYS    1 the queue's meta hash
--- ARGV    now or '', ms for which an empty queue is remembered
+-- ARGV    now or '', ms for which an empty queue is remembered, ms for which an idle consumer is
 -- Result  1: it held nothing for so long and its keys are gone; else 0
 
 local queue = string.sub(KEYS[1], 1, -5)
@@ -22,7 +22,7 @@ for _, level in ipairs(levels_of(queue)) do
         if consumers.err then consumers = {} end
         for _, consumer in ipairs(consumers) do
             if field(consumer, 'pending') == 0 then
-                if field(consumer, 'idle') > 60000 then
+                if field(consumer, 'idle') >= tonumber(ARGV[3]) then
                     redis.call('XGROUP', 'DELCONSUMER', stream, GROUP, field(consumer, 'name'))
                 end
             else
