@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, assert_never
 
 from stem_actors.actors import messages as m
-from stem_actors.actors.executor_pool import GetReport, PoolReport
+from stem_actors.actors.pool_report import GetReport, PoolReport
 from stem_actors.actors.readiness import Judgement, judge
 from stem_actors.actors.vitals import Vitals
 from stem_actors.errors import StemError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stem_actors.actors.executor_pool import PoolReport
+from stem_actors.actors.pool_report import PoolReport
 from stem_actors.actors.vitals import Vitals
 
 __all__ = ["NO_PROGRESS", "Judgement", "judge"]

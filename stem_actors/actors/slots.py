@@ -93,6 +93,18 @@ class Slot:
             return True
         return inside < MOST_INSIDE and flight.expected is not None and self.expected + flight.expected <= INSIDE
 
+    def running_for(self, flight: Flight, now: float) -> float:
+        """Seconds a flight inside has been running at most: since it came, one by one since the slot's last sign of life."""
+        return now - (flight.received_at if self.is_async else max(self.active_at, flight.received_at))
+
+    def unload(self, flight: Flight) -> None:
+        """A flight leaves: it ended, or was taken back."""
+        if flight.expected is not None:
+            self.expected = max(0.0, self.expected - flight.expected)
+        if self.reserved_for is flight:
+            self.reserved_for = None
+        flight.slot = -1
+
     def vacate(self) -> None:
         """Its process is gone."""
         self.process = None

@@ -14,7 +14,7 @@ from stem_actors.adapters import open_stores
 from stem_actors.clock import SystemClock
 from stem_actors.errors import BrokerUnavailable, OperatorError, StorageBroken, StorageFull
 from stem_actors.model.lifecycle import TaskState
-from stem_actors.model.outcome import Ack, DeadLetter, Release, Retry
+from stem_actors.model.outcome import Ack, DeadLetter, Release, Retry, Verdict
 from stem_actors.model.record import Settlement
 from stem_actors.ports import Broker, Done, Stale, Stores
 from tests.contract.fabric import (
@@ -82,6 +82,16 @@ def until(question: Callable[[], T], *expected: type[Exception]) -> T:
                 return answer
         assert time.monotonic() < deadline, "no answer in time"
         time.sleep(0.01)
+
+
+def publish_at_last(broker: Broker, task_id: str) -> None:
+    """Once the broker is back."""
+
+    def is_published() -> bool:
+        publish(broker, task_id)
+        return True
+
+    until(is_published, BrokerUnavailable)
 
 
 # ---------------------------------------------------------------- the server goes and comes
@@ -156,8 +166,7 @@ def test_killed_connections_are_made_anew(server: RedisServer, stores: Stores) -
         with pytest.raises(BrokerUnavailable):
             received.result(PROMPTLY)
     server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    broker_publish = lambda: publish(broker, "a") or True  # noqa: E731
-    until(broker_publish, BrokerUnavailable)
+    publish_at_last(broker, "a")
     assert ids(until(lambda: intake.receive(10, 1), BrokerUnavailable)) == ["a"]
 
 
@@ -219,7 +228,7 @@ def test_three_resets_in_a_row_cost_three_errors_and_no_task(server: RedisServer
                 proxy.reset()
                 with pytest.raises(BrokerUnavailable):
                     received.result(PROMPTLY)
-            until(lambda name=f"task-{number}": publish(stores.broker, name) or True, BrokerUnavailable)  # type: ignore[misc]
+            publish_at_last(stores.broker, f"task-{number}")
             assert ids(until(lambda: intake.receive(10, 1), BrokerUnavailable)) == [f"task-{number}"]
 
 
@@ -313,7 +322,7 @@ def test_a_replica_takes_nothing_and_says_so_until_it_is_promoted(server: RedisS
                 publish(broker, "b")
         finally:
             server.command("REPLICAOF", "NO", "ONE")
-    until(lambda: publish(broker, "b") or True, BrokerUnavailable)
+    publish_at_last(broker, "b")
     assert settle(broker, held) in (Done(), Stale()), "it may have taken over what its primary did not have"
     assert "b" in ids(take(broker))
 
@@ -326,7 +335,7 @@ def test_a_full_server_refuses_tasks_with_a_remedy_and_goes_on_draining(server: 
     try:
         with pytest.raises(StorageFull, match="maxmemory"):
             publish(broker, "refused")
-        verdicts = [Ack(), Release(), Retry(0), DeadLetter("why"), Retry(60)]
+        verdicts: list[Verdict] = [Ack(), Release(), Retry(0), DeadLetter("why"), Retry(60)]
         settlements = [
             Settlement(each.lease, verdict, None, record_of(each)) for each, verdict in zip(held, verdicts, strict=True)
         ]

@@ -47,7 +47,7 @@ class RedisTwin(base.BrokerTwin):
         self.clock = ManualClock()
         self.fabric = RedisFabric(self.folder)
         self.twin, self.real = MemoryFabric(self.folder).open(clock=self.clock), self.fabric.open(clock=self.clock)
-        self.twin.broker.__class__ = _Orderly  # type: ignore[assignment]  # it has no slots, and one method more
+        self.twin.broker.__class__ = _Orderly  # one method more
         self.real.broker._register(base.QUEUES)  # type: ignore[attr-defined]  # a queue is swept from its first use on
         self.real.broker._sweeper.queue_kept_ms = 10**12  # type: ignore[attr-defined]  # and what is forgotten is not
         self.intakes = {}

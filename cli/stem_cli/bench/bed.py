@@ -159,6 +159,12 @@ class Bed:
         self._counted = before + wanted
         return self.records.of(numbers)
 
+    def await_some(self, count: int) -> int:
+        """Wait until so many of the tasks under way have run; gives how many it were by then."""
+        before = self._counted
+        self.wait_until(lambda: self.records.count() - before >= count, f"the first {count:,} of the tasks", 0.005)
+        return self.records.count() - before
+
     def wait_until(self, condition: Callable[[], bool], what: str, pause: float = 0.02, longer: float = 0.0) -> None:
         """Look again and again until it is true.
 

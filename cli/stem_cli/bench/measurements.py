@@ -8,7 +8,8 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -59,12 +60,17 @@ class Figure:
     ratio: float | None = None
     check: Check | None = None
     note: str | None = None
+    details: Mapping[str, float] = field(default_factory=dict)
 
 
 def measure(names: Sequence[str], bed: Bed, sizes: Sizes, step: Callable[[str], None]) -> Iterator[Figure]:
     """The figures of these measurements. `step` is told at each round what begins."""
     for name in names:
-        yield from _MEASUREMENTS[name](bed, sizes, lambda text, name=name: step(f"{name}: {text}"))  # type: ignore[misc]  # a default binds it
+        yield from _MEASUREMENTS[name](bed, sizes, partial(_told, step, name))
+
+
+def _told(step: Callable[[str], None], name: str, text: str) -> None:
+    step(f"{name}: {text}")
 
 
 def steps(names: Sequence[str], sizes: Sizes) -> int:
@@ -85,18 +91,27 @@ def _payload(bed: Bed, sizes: Sizes, step: Step) -> Iterator[Figure]:
 
 def _drained(name: str, text: str, bed: Bed, sizes: Sizes, step: Step, ballast: str | None) -> Figure:
     """A backlog is there when the worker starts; counted between its first tenth and its end, so without the start."""
-    rates, raws, checks = [], [], []
+    rates, raws, checks, costs = [], [], [], []
     for number in range(sizes.rounds):
         step(f"round {number + 1}")
         raws.append(raw.claim_and_settle(bed.stores, bed.clock, sizes.tasks, ballast))
         numbers = bed.take_numbers(sizes.tasks)
         bed.tasks.app.enqueue_many(bed.noop.call(each, ballast) if ballast else bed.noop.call(each) for each in numbers)
-        with bed.worker(is_ready=False):
+        with bed.worker(is_ready=False) as node:
+            begun = bed.await_some(len(numbers) // 10)
+            before = _processor_times(node)
             bed.await_runs(numbers)
+            costs.append(_cost(before, _processor_times(node), len(numbers) - begun))
         runs = bed.records.of(numbers)  # again: what ran twice may have done so only at the end
         rates.append(_rate_after_first_tenth(runs))
         checks.append(check(runs, numbers))
-    return _rate(name, f"{text}, 1 worker × {EXECUTORS} executors", rates, raws, "claim 200 + delete", checks)
+    figure = _rate(name, f"{text}, 1 worker × {EXECUTORS} executors", rates, raws, "claim 200 + delete", checks)
+    return replace(figure, details={key: median(cost[key] for cost in costs) for key in costs[0]})
+
+
+def _cost(before: Mapping[str, float], after: Mapping[str, float], tasks: int) -> dict[str, float]:
+    """Microseconds of processor time for each task, by kind of process: steadier than the rate on a busy machine."""
+    return {f"{kind}MicrosecondsPerTask": 1e6 * (after[kind] - before[kind]) / max(1, tasks) for kind in after}
 
 
 def _rate_after_first_tenth(runs: Sequence[Run]) -> float:
@@ -206,26 +221,37 @@ def _idle(bed: Bed, sizes: Sizes, step: Step) -> Iterator[Figure]:
     with bed.worker() as node:
         assert node is not None
         time.sleep(1.0)
-        before, began = _processor_time(node), bed.clock.monotonic()
+        before, began = _processor_times(node), bed.clock.monotonic()
         time.sleep(sizes.idle)
-        share = 100 * (_processor_time(node) - before) / (bed.clock.monotonic() - began)
-        memory = sum(_proportional_size(process) for process in _tree(node)) / 2**20
+        spent = sum(_processor_times(node).values()) - sum(before.values())
+        share = 100 * spent / (bed.clock.monotonic() - began)
+        memory = sum(_proportional_size(process) for processes in _tree(node).values() for process in processes) / 2**20
     yield Figure("idle_cpu", "idle node, processor", "% of a core", share, [share])
     yield Figure("idle_pss", f"idle node + worker + {EXECUTORS} executors, PSS", "MiB", memory, [memory])
 
 
-def _tree(node: int) -> list[psutil.Process]:
+def _tree(node: int) -> dict[str, list[psutil.Process]]:
+    """A node's processes by kind: itself, its worker, and what that has started."""
     root = psutil.Process(node)
-    return [root, *root.children(recursive=True)]
+    workers = root.children()
+    return {
+        "node": [root],
+        "worker": workers,
+        "executors": [process for worker in workers for process in worker.children(recursive=True)],
+    }
 
 
-def _processor_time(node: int) -> float:
-    """Seconds that all threads of all processes have spent; exact where the scheduler tells, else in its ticks."""
-    total = 0.0
-    for process in _tree(node):
-        with suppress(psutil.NoSuchProcess):
-            total += _scheduled(process.pid) or sum(process.cpu_times()[:2])
-    return total
+def _processor_times(node: int | None) -> dict[str, float]:
+    """Seconds that all threads have spent, by kind of process; nothing when the worker is no process of its own."""
+    tree = {} if node is None else _tree(node)
+    return {kind: sum(map(_processor_time, processes)) for kind, processes in tree.items()}
+
+
+def _processor_time(process: psutil.Process) -> float:
+    """Exact where the scheduler tells, else in its ticks."""
+    with suppress(psutil.NoSuchProcess):
+        return _scheduled(process.pid) or sum(process.cpu_times()[:2])
+    return 0.0
 
 
 def _scheduled(pid: int) -> float:

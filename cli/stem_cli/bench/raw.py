@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from stem_actors.clock import Clock
 from stem_actors.codecs.msgpack import encode_envelope
+from stem_actors.model.delivery import Handout
 from stem_actors.model.envelope import WIRE_VERSION, Envelope
 from stem_actors.model.ids import new_task_id
 from stem_actors.model.outcome import Ack
@@ -65,7 +66,7 @@ def hops(stores: Stores, clock: Clock, count: int) -> list[float]:
 
     def receive() -> None:
         for _ in range(count):
-            handouts = []
+            handouts: list[Handout] = []
             while not handouts:
                 handouts = intake.receive(1, 1.0)
             taken_at[0] = clock.monotonic()

@@ -45,6 +45,12 @@ def print_report(figures: Sequence[Figure], bed: Bed, is_quick: bool, seconds: f
             for figure in figures
         ],
     )
+    for figure in figures:
+        if figure.details:
+            costs = ", ".join(
+                f"{key.removesuffix('MicrosecondsPerTask')} {value:.1f} µs" for key, value in figure.details.items()
+            )
+            output.line(f"{figure.name}: processor time per task: {costs}")
     checks = [figure for figure in figures if figure.check is not None]
     for figure in checks:
         assert figure.check is not None
@@ -74,6 +80,7 @@ def _json(figure: Figure) -> dict[str, Any]:
         "ratio": figure.ratio,
         "check": None if check is None else {"expected": check.expected, "missing": check.missing, "repeated": check.repeated},
         "note": figure.note,
+        "details": dict(figure.details),
     }
 
 

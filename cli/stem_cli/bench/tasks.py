@@ -1,7 +1,7 @@
 """The tasks of `stem bench`, as executors import them. Light: it is loaded by every executor.
 
-Each run writes a record of its own into a file of its process, at once and outside the broker, so that what was lost or done twice
-cannot hide. Two applications, since a worker starts executors of each kind that its application has.
+Each run writes a record of its own into a file of its process, at once and outside the broker, so that nothing that was lost or
+done twice can hide. Two applications, since a worker starts executors of each kind that its application has.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`Broker` in Redis: publishes, settles and extends; receiving is `intake.py`, sweeping `sweep.py`, dead letters `dead_letters.py`.
+"""`Broker` in Redis: publishes, settles, extends; receiving is `intake.py`, sweeping `sweep.py`, dead letters `dead_letters.py`.
 
 An entry of a stream is a message, and its id a lease: handed out once, by `XREADGROUP >`. Whatever comes back is a new entry. So
 the whole fence is one question, asked inside the script that acts on it: is this entry pending for this consumer?

@@ -93,9 +93,8 @@ class Endpoint:
         if self.path:
             unix: Any = UnixDomainSocketConnection
             return unix(path=self.path, **common)
-        kind: Any = SSLConnection if self.is_tls else Connection
-        secured = tls.arguments() if self.is_tls else {}
-        return kind(host=self.host, port=self.port, socket_keepalive=True, **secured, **common)
+        kind: Any = tls.secured(SSLConnection) if self.is_tls else Connection
+        return kind(host=self.host, port=self.port, socket_keepalive=True, **common)
 
 
 def _number(text: str) -> int:

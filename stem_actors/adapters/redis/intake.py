@@ -1,4 +1,4 @@
-"""`Intake` in Redis: a fetch is one script; who finds nothing is listed by that script and waits for a message on its own channel.
+"""`Intake` in Redis: a fetch is one script; who finds nothing is listed by it, and waits for a message on its own channel.
 
 So nothing is taken by a connection that nobody reads any more, a wait can be interrupted on this side alone, and a consumer that
 waits asks the server for nothing. See docs/decisions/0011-consumers-of-redis-are-woken-by-name.md.
@@ -21,7 +21,7 @@ from stem_actors.model.lapse import LOWEST_FIRST_EVERY
 
 __all__ = ["RedisIntake"]
 
-LOOK_EVERY = 2.0
+LOOK_EVERY = 3.0
 """Seconds between two looks of one who waits: a wake-up may have gone to a consumer that was stopped just then."""
 REGISTER_EVERY = 30.0
 """Seconds between two times in which a consumer sees to it that its queues are swept."""

@@ -140,6 +140,8 @@ class RedisResults:
         """By the index; what was written again since has a younger entry there."""
         code = None if state is None else _CODES[state]
         newest = "+"
+        yielded: set[str] = set()  # of one millisecond, in which a record may have been written twice
+        yielded_of = 0
         while page := self._server.command("XREVRANGE", self._keys.results, newest, "-", "COUNT", 100):
             newest = f"({page[-1][0].decode()}"
             listed: list[tuple[int, str]] = []
@@ -154,7 +156,10 @@ class RedisResults:
                 for (written, _), record in zip(some, self._read([task_id for _, task_id in some]), strict=True):
                     if record is None or round(record.updated_at * 1000) != written:
                         continue
-                    if state in (None, record.state):
+                    if written != yielded_of:
+                        yielded, yielded_of = set(), written
+                    if state in (None, record.state) and record.id not in yielded:
+                        yielded.add(record.id)
                         yield record
 
     def purge_expired(self) -> int:

@@ -6,6 +6,7 @@ share; a second script, only where something lapsed, takes it, after looking aga
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = ["Sweeper"]
 
 PRUNE_INTERVAL = 30.0  # for what nobody waits for
 QUEUES_AT_ONCE = 100
+LIST_EVERY = 5.0  # seconds for which the list of queues is believed
 QUEUE_KEPT = 600.0  # one that holds nothing
 CONSUMER_KEPT = 60.0  # one that holds nothing; the server makes it anew when it reads again
 
@@ -42,13 +44,22 @@ class Sweeper:
         self.queue_kept_ms = round(QUEUE_KEPT * 1000)
         self.consumer_kept_ms = round(CONSUMER_KEPT * 1000)
         self._cursor: Any = 0
+        self._listed: list[str] = []
+        self._listed_at = float("-inf")
 
     def queues(self) -> list[str]:
         """Every queue that anybody used, sorted."""
         return sorted(name.decode() for name in self._server.command("SMEMBERS", self._keys.queues))
 
+    def _known_queues(self) -> list[str]:
+        """As `queues`, not asked each time: one that is new needs no sweep for seconds, since its consumers promote too."""
+        now = time.monotonic()
+        if self._server.given or now - self._listed_at >= LIST_EVERY:
+            self._listed, self._listed_at = self.queues(), now
+        return self._listed
+
     def sweep(self) -> Swept:
-        queues = self.queues()
+        queues = self._known_queues()
         promoted = reclaimed = poisoned = expired = 0
         dues, are_skipped = [], []
         for start in range(0, len(queues), QUEUES_AT_ONCE):
@@ -108,7 +119,10 @@ class Sweeper:
         )
         for start in range(0, len(queues), QUEUES_AT_ONCE):
             some = queues[start : start + QUEUES_AT_ONCE]
-            calls = [Call(Script.named("tidy"), [keys.meta(queue)], [self._server.given, self.queue_kept_ms, self.consumer_kept_ms]) for queue in some]
+            calls = [
+                Call(Script.named("tidy"), [keys.meta(queue)], [self._server.given, self.queue_kept_ms, self.consumer_kept_ms])
+                for queue in some
+            ]
             for queue, is_gone in zip(some, self._server.run_all(calls), strict=True):
                 if is_gone:
                     self._forget(queue)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import ssl
+import tempfile
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stem_actors.errors import BrokerUnavailable, ConfigError
@@ -12,15 +15,186 @@ from stem_actors.errors import BrokerUnavailable, ConfigError
 if TYPE_CHECKING:
     from stem_actors.adapters.redis.endpoint import Endpoint
 
-__all__ = ["arguments", "explained"]
+__all__ = ["Identity", "explained", "secured"]
 
-_logger = logging.getLogger("stem.redis")
+_logger = logging.getLogger("stem.tls")
+
+_CA, _CERT, _KEY, _INSECURE = "STEM_TLS_CA_CERT", "STEM_TLS_CLIENT_CERT", "STEM_TLS_CLIENT_KEY", "STEM_TLS_ALLOW_INSECURE"
+LOOK_TIMEOUT = 3.0  # seconds for a second look at the certificate of a server that was not trusted
 
 
-def arguments() -> dict[str, Any]:
-    """What a TLS connection of the client library needs."""
-    return {}
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whom we trust, and who we are."""
+
+    ca_cert: str | None
+    client_cert: str | None
+    client_key: str | None
+    allow_insecure: bool
+
+    @classmethod
+    def from_environ(cls) -> Identity:
+        """As the variables have it now.
+
+        Raises:
+            ConfigError: a file cannot be read, or one of certificate and key is missing; it names the variable.
+        """
+        paths = {name: os.environ.get(name, "").strip() or None for name in (_CA, _CERT, _KEY)}
+        for name, path in paths.items():
+            if path is not None and not os.access(path, os.R_OK):
+                raise ConfigError(f"{name} names {path}, which cannot be read.")
+        if (paths[_CERT] is None) != (paths[_KEY] is None):
+            missing, given = (_KEY, _CERT) if paths[_KEY] is None else (_CERT, _KEY)
+            raise ConfigError(f"{given} is set and {missing} is not; a client certificate needs its key.")
+        text = os.environ.get(_INSECURE, "").strip().lower()
+        if text not in ("", "true", "1", "yes", "false", "0", "no"):
+            raise ConfigError(f"{_INSECURE} is {text!r}, which is not true, 1, yes, false, 0 or no")
+        return cls(paths[_CA], paths[_CERT], paths[_KEY], text in ("true", "1", "yes"))
+
+    def context(self) -> ssl.SSLContext:
+        """At least TLS 1.2. A CA file is trusted in place of the system's authorities."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            if self.allow_insecure:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            elif self.ca_cert is None:
+                context.load_default_certs()
+            else:
+                context.load_verify_locations(self.ca_cert)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"{_CA} names {self.ca_cert}, which holds no certificates: {error}") from error
+        if self.client_cert is not None:
+            try:
+                context.load_cert_chain(self.client_cert, self.client_key)
+            except (OSError, ssl.SSLError) as error:
+                raise ConfigError(f"{_CERT} and {_KEY} do not fit each other, or are none: {error}") from error
+        return context
+
+
+def secured(connection: type[Any]) -> type[Any]:
+    """The client library's TLS connection with a context of ours: its own would trust the system's authorities as well."""
+
+    class SecuredConnection(connection):  # type: ignore[misc]  # a base that is only known once the library is there
+        def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
+            try:
+                identity = Identity.from_environ()
+                if identity.allow_insecure:
+                    _logger.warning("%s:%s: its certificate is not verified (%s).", self.host, self.port, _INSECURE)
+                return identity.context().wrap_socket(sock, server_hostname=self.host)
+            except ConfigError:
+                sock.close()  # the library closes it for errors it knows
+                raise
+
+    return SecuredConnection
+
+
+# ---------------------------------------------------------------- when it fails
 
 
 def explained(error: Exception, endpoint: Endpoint) -> Exception:
-    return error
+    """What to raise for a connection that failed: where the handshake did, with the certificate and the remedy."""
+    cause = _tls_error(error)
+    if cause is None:
+        if "Timeout connecting" in str(error):
+            return BrokerUnavailable(
+                f"{endpoint}: no answer to the TLS handshake. Where the server does not speak TLS on this port, use redis:// or its "
+                "TLS port."
+            )
+        return error
+    identity = Identity.from_environ()
+    seen = _presented(endpoint, identity)
+    remedy = _remedy(cause, identity)
+    _logger.warning(
+        "TLS handshake with %s failed: %s",
+        endpoint,
+        cause,
+        extra={
+            "subsystem": "tls",
+            "host": endpoint.host,
+            "port": endpoint.port,
+            "ca_certificate": identity.ca_cert or "system",
+            "client_certificate": identity.client_cert or "not provided",
+            "allow_insecure": identity.allow_insecure,
+        },
+    )
+    return BrokerUnavailable(f"{endpoint}: TLS handshake failed: {_said(cause)}. {seen} {remedy}")
+
+
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """The reason among the reasons. A server that wants a client certificate says so, or just closes."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _said(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    return (error.reason or str(error)).replace("_", " ").lower()
+
+
+def _remedy(error: ssl.SSLError, identity: Identity) -> str:
+    said = _said(error).lower()
+    if "expired" in said or "not yet valid" in said:
+        return "Renew the server's certificate; connections made afterwards use it."
+    if "hostname mismatch" in said or "ip address mismatch" in said:
+        return "Use a host name that the certificate is for, or make one with this name among its alternative names."
+    if isinstance(error, ssl.SSLCertVerificationError):
+        trusted = identity.ca_cert or "the system's authorities"
+        return f"It is not signed by {trusted}: set {_CA} to the authority that signed it."
+    if "certificate required" in said or "handshake failure" in said or "bad certificate" in said or "unknown ca" in said:
+        return f"The server wants a client certificate that it trusts: set {_CERT} and {_KEY}."
+    if "wrong version number" in said or "record layer" in said:
+        return "The server does not speak TLS on this port: use redis://, or its TLS port."
+    return f"Check {_CA}, {_CERT} and {_KEY}; {_INSECURE}=true skips verification for a short time."
+
+
+def _presented(endpoint: Endpoint, identity: Identity) -> str:
+    """A sentence about the certificate the server shows, found out by a second handshake that trusts anybody."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        if identity.client_cert is not None:
+            context.load_cert_chain(identity.client_cert, identity.client_key)
+        with (
+            socket.create_connection((endpoint.host, endpoint.port), LOOK_TIMEOUT) as plain,
+            context.wrap_socket(plain, server_hostname=endpoint.host) as secure,
+        ):
+            raw = secure.getpeercert(binary_form=True)
+    except (OSError, ssl.SSLError):
+        return "The server showed no certificate."
+    return _described(_decoded(raw)) if raw else "The server showed no certificate."
+
+
+def _decoded(raw: bytes) -> dict[str, Any]:
+    """The fields of a certificate nobody vouches for. The standard library decodes such a one from a file only."""
+    decode = getattr(getattr(ssl, "_ssl", None), "_test_decode_cert", None)
+    if decode is None:
+        return {}
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+        file.write(ssl.DER_cert_to_PEM_cert(raw))
+        file.flush()
+        try:
+            fields: dict[str, Any] = decode(file.name)
+        except (OSError, ssl.SSLError, ValueError):
+            return {}
+    return fields
+
+
+def _described(fields: dict[str, Any]) -> str:
+    if not fields:
+        return "Its certificate cannot be read."
+    names = ", ".join(value for _, value in fields.get("subjectAltName", ())) or "none"
+    return (
+        f"Its certificate: subject {_name(fields.get('subject'))}, issuer {_name(fields.get('issuer'))}, names {names}, "
+        f"valid from {fields.get('notBefore')} to {fields.get('notAfter')}."
+    )
+
+
+def _name(parts: Any) -> str:
+    return ", ".join(f"{key}={value}" for part in parts or () for key, value in part)

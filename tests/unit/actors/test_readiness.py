@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from stem_actors.actors.executor_pool import PoolReport
+from stem_actors.actors.pool_report import PoolReport
 from stem_actors.actors.readiness import Judgement, judge
 from stem_actors.actors.vitals import Vitals
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from stem_cli.output import Output, readable_duration
+from stem_cli.output import Output, readable_bytes, readable_duration
 
 
 @pytest.mark.parametrize(
@@ -95,3 +95,47 @@ def test_no_color_means_no_colour(flag: bool, environ: dict[str, str]) -> None:
 def test_json_on_a_terminal_never_goes_near_rich() -> None:
     code = "import sys; from stem_cli.output import Output; Output(True).document([1]); assert 'rich' not in sys.modules"
     assert on_a_terminal(code) == "[\r\n  1\r\n]\r\n"
+
+
+PROGRESS = """
+import time
+from stem_cli import output
+output._PATIENCE = {patience}
+with output.Output({as_json}).progress('counting', 4) as progress:
+    for _ in range(4):
+        progress.advance()
+        time.sleep(0.1)
+"""
+
+
+def test_what_takes_long_shows_how_far_it_is() -> None:
+    printed = on_a_terminal(PROGRESS.format(patience=0.05, as_json=False))
+    assert "counting" in printed
+    assert "of 4" in printed
+
+
+@pytest.mark.parametrize(("patience", "as_json"), [(30, False), (0.05, True)])
+def test_what_is_soon_done_or_asked_for_as_json_shows_no_progress(patience: float, as_json: bool) -> None:
+    assert on_a_terminal(PROGRESS.format(patience=patience, as_json=as_json)) == ""
+
+
+def test_a_screen_is_drawn_anew_in_place() -> None:
+    code = """
+from stem_cli.output import Output
+with Output().screen() as screen:
+    screen.table('one worker', ('Worker', 'State'), [('[red]w', 'starting')])
+    screen.table('one worker', ('Worker', 'State'), [('[red]w', 'ready')], ['all is well'])
+"""
+    printed = on_a_terminal(code)
+    assert printed.index("starting") < printed.index("ready")
+    assert "\x1b[2K" in printed  # lines are wiped before they are drawn again
+    assert "[red]w" in printed
+    assert "all is well" in printed
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(None, None), (0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (40 * 2**20, "40 MiB"), (3 * 2**50, "3072 TiB")],
+)
+def test_sizes_read_well(size: int | None, text: str | None) -> None:
+    assert readable_bytes(size) == text

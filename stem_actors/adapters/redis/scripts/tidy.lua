@@ -23,7 +23,7 @@ for _, level in ipairs(levels_of(queue)) do
         for _, consumer in ipairs(consumers) do
             if field(consumer, 'pending') == 0 then
                 if field(consumer, 'idle') >= tonumber(ARGV[3]) then
-                    redis.call('XGROUP', 'DELCONSUMER', stream, GROUP, field(consumer, 'name'))
+                    redis.call('XGROUP', 'DELCONSUMER', stream, GROUP, (field(consumer, 'name')))
                 end
             else
                 is_empty = false

@@ -1,0 +1,256 @@
+"""The crew: a worker's executors in their slots, from the request for a process to the burial of a dead one.
+
+Part of the pool, split off for its own subject: it knows processes, descriptors and slots, and of tasks only their claims. It
+lives in the pool's thread, and what its descriptors and timers have to say comes to the pool as the messages here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from stem_actors.actors.catalogue import Catalogue
+from stem_actors.actors.slots import Slot
+from stem_actors.clock import Clock
+from stem_actors.executors.frames import Handed
+from stem_actors.executors.process import ExecutorProcess
+from stem_actors.executors.sessions import kill_session
+from stem_actors.model.outcome import Outcome
+
+__all__ = ["Crew", "Exited", "Launcher", "Readable", "Relaunch", "Writable"]
+
+_START_DEADLINE = 60.0
+_MOST_BACKOFF = 5.0
+_REAP_PATIENCE, _REAP_PAUSE = 40, 0.005  # for the forkserver to tell how an executor ended
+_REAP_ALL_TIMEOUT = 5.0
+
+
+class Launcher(Protocol):
+    """Starts executors in the worker's main thread; answers `ExecutorUp` or `ExecutorFailed` to the pool."""
+
+    def launch(self, slot: int) -> int:
+        """Ask for a process. Returns at once, with the ticket that the answer will carry: above 0, never the same."""
+        ...
+
+    def reap_all(self, timeout: float) -> bool:
+        """Kill every executor ever started and wait until they are dead; False when one is not in time."""
+        ...
+
+    def hung(self) -> None:
+        """The main thread has not answered a request for an executor: the process is beyond help."""
+        ...
+
+
+class Actor(Protocol):
+    """What the crew uses of the actor whose part it is."""
+
+    @property
+    def clock(self) -> Clock: ...
+    def watch(self, fd: int, message: object, *, write: bool = False) -> None: ...
+    def unwatch(self, fd: int, *, write: bool | None = None) -> None: ...
+    def after(self, seconds: float, message: object) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """An executor has reported something."""
+
+    slot: Slot
+    process: ExecutorProcess
+
+
+@dataclass(frozen=True, slots=True)
+class Writable:
+    """An executor's socket takes more."""
+
+    slot: Slot
+    process: ExecutorProcess
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """An executor is dead; looked at for the `looks`-th time."""
+
+    slot: Slot
+    process: ExecutorProcess
+    looks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Relaunch:
+    """A slot's backoff is over."""
+
+    slot: Slot
+
+
+class Crew:
+    """Keeps every slot filled with a process."""
+
+    def __init__(self, actor: Actor, launcher: Launcher, concurrency: int, async_slots: int) -> None:
+        self.slots = [Slot(index, is_async=False, width=1) for index in range(concurrency)]
+        self._actor = actor
+        self._launcher = launcher
+        self._async_slots = async_slots
+        self._is_closed = False
+
+    # ------------------------------------------------------------ starting
+
+    def start(self) -> None:
+        """Ask for all executors, once those of a predecessor are dead."""
+        if not self._launcher.reap_all(_REAP_ALL_TIMEOUT):
+            raise RuntimeError("an executor of the pool's predecessor does not die")
+        for slot in self.slots:
+            self.launch(slot)
+
+    def close(self) -> None:
+        """Start none any more."""
+        self._is_closed = True
+
+    def reap(self) -> None:
+        """Kill them all, and wait for it within bounds."""
+        self._launcher.reap_all(_REAP_ALL_TIMEOUT)
+
+    def take_up(self, catalogue: Catalogue) -> None:
+        """Executors run sync or async tasks, never both: as many of each kind as there is work for."""
+        if not catalogue.has_async:
+            return
+        if catalogue.has_sync:
+            first, number = len(self.slots), len(self.slots)
+            more = [Slot(first + each, is_async=True, width=self._async_slots) for each in range(number)]
+            self.slots += more
+            for slot in more:
+                self.launch(slot)
+        else:
+            for slot in self.slots:
+                slot.is_async, slot.width = True, self._async_slots
+
+    def launch(self, slot: Slot) -> None:
+        slot.asked_at = self._actor.clock.monotonic()
+        slot.ticket = self._launcher.launch(slot.index)
+
+    def relaunch(self, slot: Slot) -> None:
+        """Its backoff is over."""
+        if slot.ticket == 0 and not self._is_closed:
+            self.launch(slot)
+
+    def up(self, slot: Slot, ticket: int, process: ExecutorProcess, is_wanted: bool) -> None:
+        """A process was started; it has yet to say hello."""
+        if slot.ticket != ticket or not is_wanted:
+            process.kill()
+            process.close()
+            return
+        slot.process = process
+        self._actor.watch(process.pidfd, Exited(slot, process))
+        self._actor.watch(process.sock.fileno(), Readable(slot, process))
+
+    def failed(self, slot: Slot, ticket: int) -> None:
+        """No process could be started."""
+        if slot.ticket == ticket:
+            self._launch_later(slot)
+
+    @property
+    def is_starting(self) -> bool:
+        return any(slot.ticket and not slot.is_ready for slot in self.slots)
+
+    def check_starts(self, now: float) -> None:
+        """Give up starts that take too long: kill the process, or, when there is none, the worker."""
+        for slot in self.slots:
+            if slot.ticket and not slot.is_ready and now - slot.asked_at > _START_DEADLINE:
+                if slot.process is None:
+                    self._launcher.hung()
+                else:
+                    slot.process.kill()
+
+    def _launch_later(self, slot: Slot) -> None:
+        """Dying before the first hello, or idle, backs off; dying under a task is its task's fault and does not."""
+        slot.ticket = 0
+        if not self._is_closed:
+            delay = 0.0 if slot.failures == 0 else min(_MOST_BACKOFF, 0.1 * 2.0 ** min(slot.failures, 10))
+            self._actor.after(delay, Relaunch(slot))
+
+    # ------------------------------------------------------------ work
+
+    def open_slots(self, is_async: bool, now: float) -> list[Slot]:
+        """Those of a kind that take work now, the emptiest first."""
+        slots = [slot for slot in self.slots if slot.is_async == is_async and slot.is_open(now)]
+        slots.sort(key=lambda slot: slot.inside)
+        return slots
+
+    @property
+    def width(self) -> int:
+        """Runs that fit in at once. Async slots count as they come into use: there are a thousand, and seldom as much work."""
+        ready = [slot for slot in self.slots if slot.is_ready]
+        in_use = sum(slot.inside for slot in ready if slot.is_async)
+        return sum(min(slot.width, 64 + 2 * in_use) if slot.is_async else 1 for slot in ready)
+
+    def hand(self, slot: Slot, tasks: Sequence[Handed], now: float) -> None:
+        """Give an open slot work."""
+        process = slot.process
+        assert process is not None, "only an open slot is filled"
+        if not process.handed:
+            slot.active_at = now
+        process.hand(tasks)
+        if process.wants_to_write:
+            self._actor.watch(process.sock.fileno(), Writable(slot, process), write=True)
+
+    def write(self, slot: Slot, process: ExecutorProcess) -> None:
+        """Write on what the socket did not take at once."""
+        if slot.process is not process:
+            return
+        try:
+            process.flush()
+        except OSError:
+            process.kill()  # its pidfd will tell
+            return
+        if not process.wants_to_write:
+            self._actor.unwatch(process.sock.fileno(), write=True)
+
+    def read(self, slot: Slot, process: ExecutorProcess) -> Iterator[list[Any]]:
+        """The frames that an executor sent. One whose stream is closed or garbled is of no use any more, and killed."""
+        if slot.process is not process:
+            return
+        try:
+            yield from process.receive()
+        except EOFError:
+            self._actor.unwatch(process.sock.fileno())
+            process.kill()  # its pidfd tells when it is dead
+
+    # ------------------------------------------------------------ ends
+
+    def kill(self, slot: Slot, verdicts: Mapping[int, Outcome]) -> None:
+        """Kill a slot's executor; what we killed is judged by `verdicts`, what ran beside it is released."""
+        if slot.process is not None:
+            slot.spares = True
+            slot.verdicts.update(verdicts)
+            slot.process.kill()
+
+    def last_words(self, exited: Exited) -> Iterator[list[Any]]:
+        """What a dead executor still reported."""
+        if exited.looks == 0 and exited.slot.process is exited.process:
+            self._actor.unwatch(exited.process.pidfd)
+            self._actor.unwatch(exited.process.sock.fileno())
+            yield from exited.process.drain()
+
+    def knows_cause(self, exited: Exited) -> bool:
+        """Whether it is known how it ended; else this is asked again in a moment, and in the end answered anyhow."""
+        if exited.process.process.exitcode is not None or exited.looks >= _REAP_PATIENCE:
+            return True
+        self._actor.after(_REAP_PAUSE, Exited(exited.slot, exited.process, exited.looks + 1))
+        return False
+
+    def bury(self, slot: Slot, process: ExecutorProcess, wall_clock: float) -> None:
+        """End what its tasks left running, and see to a successor."""
+        process.close()
+        kill_session(process.pid, wall_clock)
+        slot.vacate()
+        self._launch_later(slot)
+
+    def dismiss(self) -> None:
+        """Let them leave; there is nothing more to do."""
+        for slot in self.slots:
+            if slot.process is not None and not slot.is_leaving:
+                slot.is_leaving = True
+                with contextlib.suppress(OSError):
+                    slot.process.request_stop()
