@@ -30,7 +30,17 @@ from stem_actors.executors.process import ExecutorProcess
 from stem_actors.metrics import Tally
 from stem_actors.model.delivery import Delivery
 from stem_actors.model.lifecycle import TaskState
-from stem_actors.model.outcome import Failed, Interrupted, Outcome, Recorded, RetryAsked, Revoked, Succeeded, Unregistered
+from stem_actors.model.outcome import (
+    Expired,
+    Failed,
+    Interrupted,
+    Outcome,
+    Recorded,
+    RetryAsked,
+    Revoked,
+    Succeeded,
+    Unregistered,
+)
 from stem_actors.model.record import TaskRecord
 from stem_actors.model.retry import DEFAULT_BACKOFF
 from stem_actors.ports import Answer, Done, Revocation, Stale
@@ -41,6 +51,7 @@ __all__ = ["ExecutorPool", "PoolHost", "PoolSettings"]
 _TICK = 0.05
 _TAKE_BACK_AFTER = 0.1
 _HOARDING_AFTER = 1.0
+_MOST_BYTES_AT_ONCE = 262_144  # an executor starts a task when all that was handed over with it has arrived
 _RENEW_BELOW = 0.7  # of the visibility timeout left; with rounds each sixth of it, two renewals may fail before a lease lapses
 
 
@@ -320,12 +331,17 @@ class ExecutorPool(StemActor):
 
     def _fill(self, slot: Slot, waiting: deque[Flight], share: int, now: float) -> None:
         tasks: list[Handed] = []
+        size = 0
         while waiting and len(tasks) < share:
             flight = waiting[0]
             if flight.deadline <= now:
                 self._line.stall(waiting.popleft())
                 continue
-            if not slot.takes(flight, len(tasks)):
+            if self._has_expired(flight):
+                self._finish([(waiting.popleft(), Expired())])
+                continue
+            size += len(flight.delivery.body)
+            if not slot.takes(flight, len(tasks)) or (tasks and size > _MOST_BYTES_AT_ONCE):
                 break
             waiting.popleft()
             tasks.append(self._board(slot, flight))
@@ -334,6 +350,10 @@ class ExecutorPool(StemActor):
                 break
         if tasks:
             self._crew.hand(slot, tasks, now)
+
+    def _has_expired(self, flight: Flight) -> bool:
+        expires_at = flight.delivery.envelope.expires_at
+        return expires_at is not None and expires_at <= self._now()
 
     def _board(self, slot: Slot, flight: Flight) -> Handed:
         """Note that a flight goes into a slot; what its executor needs to know."""

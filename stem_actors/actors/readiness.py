@@ -44,8 +44,9 @@ def judge(
     if report.ready_executors == 0:
         return Judgement(("starting: no executor is ready",))
     reasons = [f"broker unreachable by the {actor}: {error}" for actor, error in sorted(vitals.broker_errors.copy().items())]
-    if report.inflight and now - max(vitals.renewed_at, started_at) > visibility_timeout * 2 / 3:
-        reasons.append(f"leases have not been renewed for {now - vitals.renewed_at:.0f} s")
+    unrenewed_for = now - max(vitals.renewed_at, started_at)
+    if report.inflight and unrenewed_for > visibility_timeout * 2 / 3:
+        reasons.append(f"leases have not been renewed for {unrenewed_for:.0f} s")
     if reasons:
         return Judgement(tuple(reasons))
     idle_for = now - max(vitals.received_at, started_at)

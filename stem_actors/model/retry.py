@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from stem_actors.errors import TaskDefinitionError
 from stem_actors.model.delivery import Delivery
 from stem_actors.model.outcome import (
     Ack,
@@ -54,6 +55,11 @@ class RetryPolicy:
     max_retries: int | None = None
     auto_retry_for: Sequence[type[BaseException]] = ()
     dont_auto_retry_for: Sequence[type[BaseException]] = ()
+
+    def __post_init__(self) -> None:
+        for listed in (*self.auto_retry_for, *self.dont_auto_retry_for):
+            if not (isinstance(listed, type) and issubclass(listed, BaseException)):
+                raise TaskDefinitionError(f"a retry policy lists exception classes, and {listed!r} is none")
 
     def delay(self, attempt: int, chance: float) -> float:
         """Seconds to wait after failed attempt number `attempt` (0-based)."""

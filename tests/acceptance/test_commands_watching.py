@@ -185,3 +185,22 @@ def test_a_file_that_is_no_database_is_an_error(shell: Shell) -> None:
     assert "Traceback" not in done.stderr
     assert shell.code("stem", "health", "--broker", "amqp://h")[0] == 64
     assert shell.code("stem", "health", "--timeout", "0")[0] == 64
+
+
+# ---------------------------------------------------------------- all of them
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["task", "list"],
+        ["queue", "purge", "default", "--yes"],
+        ["dlq", "replay", "-q", "default", "--yes"],
+        ["dlq", "purge", "-q", "default", "--yes"],
+        ["worker", "status", "--follow", "--timeout", "1s"],
+    ],
+)
+def test_a_database_that_is_not_there_is_not_made(shell: Shell, words: list[str]) -> None:
+    code, text = shell.code("stem", *words)
+    assert (code, "there is no database stem.db" in text) == (70, True)
+    assert list(shell.directory.iterdir()) == []

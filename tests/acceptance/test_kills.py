@@ -1,4 +1,4 @@
-"""Everything is killed at random while thousands of tasks run: nothing is lost, nothing runs twice without a kill that explains it."""
+"""Everything is killed at random while tasks run: nothing is lost, nothing runs twice without a kill that explains it."""
 
 from __future__ import annotations
 
@@ -60,6 +60,8 @@ def _run_under_fire(directory: Path, tasks: int, kills: int, seed: int, capsys: 
     with capsys.disabled():
         print(f"\nseed {seed}: {summary(executions, node.killings)}")
     problems = judge(tasks, executions, node.killings, Observation(states, final, sorted(overwritten)))
+    if problems:
+        problems.append(f"what was killed: {node.killings}")
     if done_kills < kills:
         problems.append(f"only {done_kills} of {kills} kills were done")
     return problems

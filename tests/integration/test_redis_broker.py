@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -331,3 +333,50 @@ def test_a_publication_waits_for_as_many_replicas_as_the_url_asks_for(server: Re
     with pytest.raises(BrokerUnavailable, match="0 of 1 replicas"):
         stores.broker.publish("sender", 1, [message("a")])
     stores.close()
+
+
+# ---------------------------------------------------------------- a holder that was stopped
+
+
+def _hold(url: str, pipe: Any) -> None:
+    """Take everything, say so, and when told to go on try whatever a holder can."""
+    stores = open_stores(url, clock=SystemClock(), visibility_timeout=VISIBILITY)
+    handouts = take(stores.broker, holder="stopped")
+    pipe.send(ids(handouts))
+    pipe.recv()
+    acked, retried, released, renewed, marked = handouts
+    answers = [
+        settle(stores.broker, acked, record=record_of(acked, payload=b"stale")),
+        settle(stores.broker, retried, Retry(0), record=record_of(retried, TaskState.RETRIED)),
+        settle(stores.broker, released, Release()),
+        *stores.broker.extend([renewed.lease]),
+        stores.broker.mark_started(marked.lease),
+    ]
+    pipe.send([type(answer).__name__ for answer in answers])
+    stores.close()
+
+
+def test_a_holder_that_was_stopped_for_two_leases_is_refused_everything(server: RedisServer, stores: Stores) -> None:
+    broker = stores.broker
+    publish(broker, *"abcde")
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_hold, args=(server.url, theirs))
+    process.start()
+    assert ours.poll(LONG)
+    assert ours.recv() == list("abcde")
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        stopped_at = time.monotonic()
+        sweep_until(broker, lambda: counts(broker)[0] == 5 and time.monotonic() - stopped_at > 2 * VISIBILITY)
+        again = take(broker, holder="successor")
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    ours.send("go on")
+    assert ours.poll(LONG)
+    assert ours.recv() == ["Stale"] * 5
+    process.join(LONG)
+    assert results_of(stores).get("a") is None
+    assert counts(broker) == (0, 5, 0, 0)
+    assert broker.settle([Settlement(each.lease, Ack(), None, record_of(each)) for each in again]) == [Done()] * 5

@@ -143,8 +143,8 @@ def test_a_server_that_is_away_is_unavailable_at_once_and_named() -> None:
 def test_a_server_that_reads_its_data_is_unavailable_for_now() -> None:
     with own_server("--enable-debug-command", "yes") as server, opened(server.url) as stores:
         publish(stores.broker, "a")
-        for number in range(20):
-            server.command("SET", f"filling-{number}", b"x" * 100)
+        for number in range(60):
+            server.command("SET", f"filling-{number}", b"x" * 2000)
         server.command("CONFIG", "SET", "key-load-delay", "20000", "loading-process-events-interval-bytes", "1024")
         with meanwhile(server.command, "DEBUG", "RELOAD") as reloaded:
             with pytest.raises(BrokerUnavailable, match="reads its data"):
@@ -280,7 +280,10 @@ def test_scripts_that_were_flushed_are_loaded_again(server: RedisServer, broker:
     assert not broker.sweep().skipped
 
 
-def test_a_server_that_is_emptied_under_a_waiting_consumer_goes_on(server: RedisServer, stores: Stores) -> None:
+def test_a_server_that_is_emptied_under_a_waiting_consumer_goes_on(
+    server: RedisServer, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stem_actors.adapters.redis.intake.LOOK_EVERY", 0.5)  # nobody knows whom to wake any more
     intake = stores.broker.open_intake(["default"], "holder-1")
     with meanwhile(intake.receive, 10, LONG) as received:
         until(lambda: server.command("EXISTS", "stem:{default}:waiters"))

@@ -37,19 +37,18 @@ def expect_once(journal: Journal, words: list[str]) -> None:
 # ---------------------------------------------------------------- poison
 
 
-@pytest.mark.parametrize(("how", "cause"), [("kill", "signal 9 (SIGKILL)"), ("exit", "exit code 3")])
 def test_a_task_that_kills_its_executor_is_set_aside_with_its_causes_and_neighbours_run_once(
-    fleet: Fleet, journal: Journal, how: str, cause: str
+    fleet: Fleet, journal: Journal
 ) -> None:
     fleet.set(max_deliveries=3)
     fleet.start()
     before = [fleet.enqueue("short", journal.path, f"a{n}") for n in range(60)]
-    poison = fleet.enqueue("die", journal.path, "dies", how)
+    poison = fleet.enqueue("die", journal.path, "dies", "kill")
     after = [fleet.enqueue("short", journal.path, f"b{n}") for n in range(60)]
     for handle in before + after:
         handle.get(SOON)
     dead = fleet.wait_dead_letter(poison)
-    assert (dead.reason, dead.meta) == ("poison", {"deaths": [cause] * 3})
+    assert (dead.reason, dead.meta) == ("poison", {"deaths": ["signal 9 (SIGKILL)"] * 3})
     assert dead.state is not None
     assert (dead.state.attempt, dead.state.lapses, len(dead.state.deaths)) == (0, 0, 3)
     assert journal.words().pop("dies") == 3
@@ -91,7 +90,16 @@ def test_neighbours_of_a_coroutine_that_kills_its_process_run_alone_afterwards(f
 # ---------------------------------------------------------------- actors and processes killed
 
 
-@pytest.mark.parametrize("actor", ACTORS)
+@pytest.mark.parametrize(
+    "actor",
+    [
+        *("settler", "executor_pool", "consumer"),
+        *(
+            pytest.param(each, marks=pytest.mark.soak)
+            for each in ("lease_renewer", "housekeeper", "heartbeat", "revoke_listener")
+        ),
+    ],
+)
 def test_an_actor_killed_again_and_again_costs_nothing_but_what_the_pool_was_running(
     processes: Fleet, journal: Journal, actor: str
 ) -> None:

@@ -124,4 +124,4 @@ def is_alike(one: Any, other: Any) -> bool:
 
 
 TestRedisTwin = RedisTwin.TestCase
-TestRedisTwin.settings = settings(max_examples=150, stateful_step_count=50)
+TestRedisTwin.settings = settings(max_examples=40, stateful_step_count=50)

@@ -109,8 +109,10 @@ class Bed:
     def worker(self, application: str = "app", is_ready: bool = True) -> Iterator[int | None]:
         """A worker with two executors for the time of a block; gives the pid of its node, None when it has none.
 
-        A memory broker's worker runs on threads of this process, and is always waited for.
+        A memory broker's worker runs on threads of this process, and is always waited for. Earlier records are forgotten.
         """
+        self.records.clear()
+        self._counted = 0
         if self.is_memory:
             with getattr(self.tasks, application).worker(concurrency=EXECUTORS):
                 yield None

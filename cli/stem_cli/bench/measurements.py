@@ -21,7 +21,7 @@ from stem_cli.bench.bed import EXECUTORS, Bed
 from stem_cli.bench.records import Check, Run, check
 from stem_cli.parser import MEASUREMENTS
 
-__all__ = ["FULL", "QUICK", "Figure", "Sizes", "measure"]
+__all__ = ["FULL", "QUICK", "Figure", "Sizes", "chosen", "measure", "steps"]
 
 _BALLAST = "x" * 1024
 

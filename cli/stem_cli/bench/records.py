@@ -46,6 +46,11 @@ class Records:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
+    def clear(self) -> None:
+        """Forget all runs; while no executor is there, since they keep their files open."""
+        for entry in self._entries():
+            os.unlink(entry.path)
+
     def count(self) -> int:
         """How many runs there are; cheap, by the size of the files."""
         return sum(entry.stat().st_size for entry in self._entries()) // RECORD.size

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import math
 import os
+import re
 import select
 import threading
 import time
@@ -60,11 +61,27 @@ class Script:
     @cache
     def named(name: str) -> Script:
         folder = Path(__file__).parent / "scripts"
-        common = (folder / "common.lua").read_text(encoding="utf-8")
         own = (folder / f"{name}.lua").read_text(encoding="utf-8")
         first, _, rest = own.partition("\n")
-        source = f"{first}\n{common}{rest}" if first.startswith("#!") else f"#!lua\n{common}{own}"
+        flags, rest = (first, rest) if first.startswith("#!") else ("#!lua", own)
+        common = _needed((folder / "common.lua").read_text(encoding="utf-8"), rest)
+        source = f"{flags}\n{common}\n\n{rest}"
         return Script(name, source, hashlib.sha1(source.encode()).hexdigest())
+
+
+def _needed(common: str, source: str) -> str:
+    """Of the functions in `common` those that `source` leads to: each run of a script makes anew all that stand in it."""
+    parts = [part for part in common.split("\n\n") if _DEFINES.search(part)]
+    needed: list[str] = []
+    for part in reversed(parts):  # what a function uses stands above it
+        match = _DEFINES.search(part)
+        if match is not None and re.search(rf"\b{match[1]}\b", source):
+            needed.insert(0, part)
+            source += part
+    return "\n\n".join(needed)
+
+
+_DEFINES = re.compile(r"^local (?:function )?(\w+)", re.MULTILINE)
 
 
 class Call(NamedTuple):
@@ -125,13 +142,19 @@ class Server:
         if self._has_own_clock:
             return self.clock.now()
         if self.clock.monotonic() - self._compared_at > CLOCK_CHECK:
-            self._compare_clocks(self.command("TIME"))
+            self._compare_clocks()
         return self.clock.now() + self._offset
 
-    def _compare_clocks(self, answer: Any) -> None:
-        seconds, microseconds = answer
-        self._offset = int(seconds) + int(microseconds) / 1e6 - self.clock.now()
-        self._compared_at = self.clock.monotonic()
+    def _compare_clocks(self) -> None:
+        before = self.clock.now()
+        try:
+            seconds, microseconds = self.command("TIME")
+        except BrokerUnavailable:
+            if self._compared_at == float("-inf"):
+                raise
+        else:
+            self._offset = int(seconds) + int(microseconds) / 1e6 - (before + self.clock.now()) / 2
+        self._compared_at = self.clock.monotonic()  # while the server is away, the last comparison stands
 
     # ------------------------------------------------------------ asking
 
@@ -266,8 +289,10 @@ class Server:
                     f"{self.endpoint} drops tasks when its memory is full (maxmemory-policy {report.eviction}). Set "
                     "maxmemory-policy noeviction there, or accept the loss with ?accept_data_loss=true in the URL."
                 )
-            for warning in report.warnings:
-                _logger.warning("%s: %s", self.endpoint, warning)
+            if not self._has_own_clock:
+                self._offset, self._compared_at = report.clock_offset, self.clock.monotonic()
+            for note in report.notes:
+                _logger.info("%s: %s", self.endpoint, note)
         self._is_examined = True
 
     def listen(self) -> Listener:

@@ -81,12 +81,10 @@ class DeadLetters:
     def purge(self, queue: str, limit: int | None, since: float | None, ids: Sequence[str] | None) -> int:
         members = self._members(queue, since, ids, newest_first=True)
         chosen = list(members) if limit is None else self._first(members, max(0, limit))
-        dead, tasks = self._dead(queue)
         removed = 0
         for start in range(0, len(chosen), MOST_AT_ONCE):
             names = [name for name, _ in chosen[start : start + MOST_AT_ONCE]]
-            count, _ = self._server.commands([("ZREM", dead, *names), ("HDEL", tasks, *names)])
-            removed += count
+            removed += self._server.run(Script.named("bury_for_good"), [self._keys.meta(queue)], names)
         return removed
 
     # ------------------------------------------------------------ reading

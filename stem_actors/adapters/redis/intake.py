@@ -21,6 +21,7 @@ from stem_actors.model.lapse import LOWEST_FIRST_EVERY
 
 __all__ = ["RedisIntake"]
 
+MOST_AT_ONCE = 1000
 LOOK_EVERY = 3.0
 """Seconds between two looks of one who waits: a wake-up may have gone to a consumer that was stopped just then."""
 REGISTER_EVERY = 30.0
@@ -65,7 +66,7 @@ class RedisIntake:
                 if is_over or self._listener.take_interrupt():
                     return []
                 left = deadline - clock.monotonic()
-                patience = min(left, self._quiet_until - time.monotonic())
+                patience = left if limit <= 0 else min(left, self._quiet_until - time.monotonic())
                 if patience <= 0 < left:
                     continue
                 is_over = not self._listener.wait(patience) and left <= patience
@@ -198,7 +199,7 @@ class RedisIntake:
 
     def _call(self, queue: str, limit: int, lowest_first: bool, will_wait: bool = False) -> Call:
         channel = self._channel if will_wait else ""
-        arguments = [self._server.given, self._holder, limit, 1 if lowest_first else 0, channel]
+        arguments = [self._server.given, self._holder, min(limit, MOST_AT_ONCE), 1 if lowest_first else 0, channel]
         return Call(Script.named("fetch"), [self._keys.meta(queue)], arguments)
 
     def _handouts(self, queue: str, lanes: list[Any], asked_at: float) -> list[tuple[str, Handout]]:

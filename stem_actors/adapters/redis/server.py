@@ -17,7 +17,7 @@ class ServerReport:
     eviction: str
     memory_left: int | None
     clock_offset: float
-    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -49,7 +49,7 @@ def examine(connection: Any, now: float) -> ServerReport | None:
         limit - int(facts.get("used_memory", "0")) if limit else None,
         int(seconds) + int(microseconds) / 1e6 - now,
     )
-    report.warnings.extend(_warnings(report, facts))
+    report.notes.extend(_notes(report, facts))
     return report
 
 
@@ -64,14 +64,14 @@ def _persistence(facts: dict[str, str]) -> str:
     return "rdb" if int(facts.get("rdb_last_save_time", "0") or 0) and facts.get("rdb_saves", "0") != "0" else "none or rdb"
 
 
-def _warnings(report: ServerReport, facts: dict[str, str]) -> list[str]:
-    warnings = []
+def _notes(report: ServerReport, facts: dict[str, str]) -> list[str]:
+    notes = []
     if report.persistence != "aof":
-        warnings.append("a restart of the server may lose tasks; set appendonly yes there.")
+        notes.append("a restart of the server may lose tasks; set appendonly yes there.")
     if report.eviction != "noeviction":
-        warnings.append(f"maxmemory-policy is {report.eviction}; set maxmemory-policy noeviction there.")
+        notes.append(f"maxmemory-policy is {report.eviction}; set maxmemory-policy noeviction there.")
     if facts.get("role") == "slave":
-        warnings.append("it is a replica and takes no tasks; name the primary in the URL.")
+        notes.append("it is a replica and takes no tasks; name the primary in the URL.")
     if abs(report.clock_offset) > 30:
-        warnings.append(f"its clock is {report.clock_offset:+.0f} s from this host's; let both follow NTP.")
-    return warnings
+        notes.append(f"its clock is {report.clock_offset:+.0f} s from this host's; let both follow NTP.")
+    return notes

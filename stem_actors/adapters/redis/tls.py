@@ -99,8 +99,8 @@ def explained(error: Exception, endpoint: Endpoint) -> Exception:
     if cause is None:
         if "Timeout connecting" in str(error):
             return BrokerUnavailable(
-                f"{endpoint}: no answer to the TLS handshake. Where the server does not speak TLS on this port, use redis:// or its "
-                "TLS port."
+                f"{endpoint}: no answer to the TLS handshake. "
+                "Where the server does not speak TLS on this port, use redis:// or its TLS port."
             )
         return error
     identity = Identity.from_environ()

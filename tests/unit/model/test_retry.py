@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from stem_actors.errors import TaskDefinitionError
 from stem_actors.model.delivery import State
 from stem_actors.model.outcome import (
     Ack,
@@ -130,3 +131,9 @@ def test_the_type_lists_go_by_isinstance() -> None:
     assert not policy.allows(FileNotFoundError())
     assert not policy.allows(ValueError())
     assert RetryPolicy(dont_auto_retry_for=[ValueError]).allows(OSError())
+
+
+@pytest.mark.parametrize("listed", ["ValueError", ValueError(), int])
+def test_a_policy_that_lists_anything_but_exception_classes_is_refused(listed: object) -> None:
+    with pytest.raises(TaskDefinitionError, match="exception classes"):
+        RetryPolicy(auto_retry_for=[listed])  # type: ignore[list-item]  # that is the point

@@ -12,25 +12,20 @@ local sender, number, chosen = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local last = string.match(redis.call('HGET', KEYS[1], sender) or '', '^(%d+) ')
 if last and number <= tonumber(last) then return 0 end
 
--- A script that fails midway undoes nothing: whatever may be of a wrong type is looked at before anything is written.
-local queues = {}
-redis.call('HLEN', KEYS[1])
-redis.call('ZCARD', KEYS[2])
-for n = 3, #KEYS do
-    queues[n - 2] = string.sub(KEYS[n], 1, -5)
-    redis.call('HLEN', KEYS[n])
-end
-local known = {}
+-- A script that fails midway undoes nothing: whatever may be of a wrong type is read before anything is written.
+local queues, unused, seen = {}, {}, {}
+for n = 3, #KEYS do queues[n - 2] = string.sub(KEYS[n], 1, -5) end
 local at = 5 + chosen + #queues
 while at < #ARGV do
-    local queue = queues[tonumber(ARGV[at])]
-    local stream = queue .. 'p' .. ARGV[at + 1]
-    if not known[stream] then
+    local queue, level = queues[tonumber(ARGV[at])], ARGV[at + 1]
+    local stream = queue .. 'p' .. level
+    if not seen[stream] then
+        seen[stream] = true
         redis.call('XLEN', stream)
-        redis.call('ZCARD', queue .. 'delayed')
-        redis.call('LLEN', queue .. 'waiters')
-        known[stream] = queue
+        local levels = redis.call('HGET', queue .. 'meta', 'levels')
+        if not levels or not string.find(levels, level, 1, true) then unused[#unused + 1] = {queue, level} end
     end
+    if ARGV[at + 2] ~= '0' then redis.call('ZCARD', queue .. 'delayed') end
     at = at + 4 + 3 * tonumber(ARGV[at + 3])
 end
 
@@ -56,7 +51,7 @@ for n, queue in ipairs(queues) do
     end
     at = at + 1
 end
-for stream, queue in pairs(known) do use_level(queue, string.sub(stream, -1)) end
+for _, each in ipairs(unused) do use_level(each[1], each[2]) end
 
 local ready, sooner = {}, {}
 local since = string.format('%.0f', now) .. '\n'
@@ -80,6 +75,6 @@ while at < #ARGV do
     if delay <= 0 then ready[n] = (ready[n] or 0) + count end
     at = last + 3
 end
-for n, count in pairs(ready) do wake(queues[n], count) end
-for n in pairs(sooner) do alarm(queues[n]) end
+for n, count in pairs(ready) do pcall(wake, queues[n], count) end    -- stored is stored
+for n in pairs(sooner) do pcall(alarm, queues[n]) end
 return 0

@@ -30,7 +30,9 @@ local least = math.min(usual, shortest or usual)
 for _, level in ipairs(levels_of(queue)) do
     for _, kind in ipairs({'b', 'p'}) do
         local lane = kind .. level
-        local stream, start = queue .. lane, '-'
+        -- Where many have a longer visibility timeout than the shortest, a sweep looks at some and the next goes on from there.
+        local stream, from = queue .. lane, redis.call('HGET', KEYS[1], 'from:' .. lane)
+        local start = from and string.match(from, '^%(%d+%-%d+$') or '-'
         local looked = 0
         repeat
             local rows
@@ -54,6 +56,8 @@ for _, level in ipairs(levels_of(queue)) do
             end
             looked = looked + #rows
         until #rows < 1000 or left == 0 or looked >= 10000
+        if looked >= 10000 then redis.call('HSET', KEYS[1], 'from:' .. lane, start)
+        elseif from then redis.call('HDEL', KEYS[1], 'from:' .. lane) end
     end
 end
 
