@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Any, assert_never
 
 from stem_actors.errors import TaskDefinitionError
 from stem_actors.model.delivery import Delivery
@@ -57,7 +57,8 @@ class RetryPolicy:
     dont_auto_retry_for: Sequence[type[BaseException]] = ()
 
     def __post_init__(self) -> None:
-        for listed in (*self.auto_retry_for, *self.dont_auto_retry_for):
+        listings: tuple[Any, ...] = (*self.auto_retry_for, *self.dont_auto_retry_for)
+        for listed in listings:
             if not (isinstance(listed, type) and issubclass(listed, BaseException)):
                 raise TaskDefinitionError(f"a retry policy lists exception classes, and {listed!r} is none")
 
