@@ -14,7 +14,7 @@ export JOBS
 export ARGS
 BIN := $(VENV)/bin
 
-.PHONY: help demo test soak venv format lint types layers coverage man clean
+.PHONY: help demo test soak venv format lint types layers coverage man reference clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -59,6 +59,10 @@ man: ## build the man pages into cli/man
 	@scripts/set-up run
 	@COLUMNS=80 NO_COLOR=1 $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	@ls cli/man/*.1
+
+reference: ## write docs/reference from the code
+	@scripts/set-up run
+	@$(BIN)/python scripts/reference
 
 clean: ## remove what was built; .venv stays
 	@rm -rf build dist *.egg-info cli/man/*.1 .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis htmlcov
