@@ -85,6 +85,32 @@ def integer(low: int, high: int | None = None) -> Grammar:
     return Grammar(f"a whole number from {low}" + ("" if high is None else f" to {high}"), read)
 
 
+_SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+_SIZE = re.compile(r"([0-9]+)(B|KiB|MiB|GiB|kB|MB|GB)?")
+
+
+def _read_size(text: str) -> int:
+    match = _SIZE.fullmatch(text)
+    if match is None or not int(match[1]):
+        raise ValueError(text)
+    return int(match[1]) * _SIZES[match[2] or "B"]
+
+
+def _show_size(size: int) -> str:
+    """As `_read_size` reads it, in the largest binary unit that leaves a whole number."""
+    unit = next((unit for unit in ("GiB", "MiB", "KiB") if size % _SIZES[unit] == 0), "")
+    return f"{size // _SIZES[unit or 'B']}{unit}"
+
+
+def or_none(grammar: Grammar) -> Grammar:
+    """`grammar`, or `none` for no limit."""
+
+    def read(text: str) -> Any:
+        return None if text.lower() == "none" else grammar.read(text)
+
+    return Grammar(f"{grammar.wanted}, or none", read, grammar.show)
+
+
 def choice(*words: str) -> Grammar:
     def read(text: str) -> str:
         return words[words.index(text.lower())]
@@ -163,6 +189,9 @@ URL = Grammar(
     _read_url,
     masked_url,
 )
+SIZE = Grammar(
+    "a size: a whole number above 0 with B, KiB, MiB, GiB, kB, MB or GB (none: bytes), such as 200MiB", _read_size, _show_size
+)
 BACKEND = Grammar(f"{RESULTS_OFF}, or {URL.wanted}", _read_backend, masked_url)
 APP = Grammar("MODULE or MODULE:ATTRIBUTE, such as shop.tasks:app", _read_app)
 ADDRESS = Grammar("HOST:PORT or off", _read_address)
@@ -234,8 +263,26 @@ class Settings:
     prefetch_multiplier: int = _setting(
         integer(1), "deliveries held per executor, running and waiting", 2, "--prefetch-multiplier"
     )
+    threads: int = _setting(
+        integer(1), "tasks at once in one executor, each in a thread, unless they are coroutines", 1, "--threads"
+    )
     async_slots: int = _setting(integer(1), "coroutine tasks at once in one executor", 1000)
     pool: str = _setting(choice("forkserver", "spawn"), "how executors are started", "forkserver", "--pool")
+    max_tasks_per_executor: int | None = _setting(
+        or_none(integer(1)), "replace an executor after so many tasks (default: never)", None, "--max-tasks-per-executor"
+    )
+    max_memory_per_executor: int | None = _setting(
+        or_none(SIZE),
+        "replace an executor that holds so much memory after a task (default: never)",
+        None,
+        "--max-memory-per-executor",
+    )
+    max_address_space_per_executor: int | None = _setting(
+        or_none(SIZE),
+        "more memory than this a task cannot get: it fails with MemoryError (default: no limit)",
+        None,
+        "--max-address-space-per-executor",
+    )
     visibility_timeout: float = _setting(
         duration(above_zero=True), "how long a lease lasts unless renewed", 30.0, "--visibility-timeout"
     )

@@ -5,6 +5,7 @@ StemError
 │  ├─ ConfigError                 a setting, flag, variable or URL
 │  ├─ TaskDefinitionError         a task registered twice, or with options that contradict each other
 │  ├─ UnknownTask                 a name that no registered task has
+│  ├─ MiddlewareError             a middleware that did not call the next, or did so twice
 │  ├─ PayloadError                arguments or a result that cannot travel (type, size)
 │  └─ DuplicateTaskId             an id chosen by the producer that is in use
 ├─ OperatorError               the operator: something around Stem needs a hand
@@ -36,6 +37,7 @@ __all__ = [
     "DuplicateTaskId",
     "LeaseLost",
     "MalformedMessage",
+    "MiddlewareError",
     "OperatorError",
     "PayloadError",
     "ResultTimeout",
@@ -74,6 +76,10 @@ class TaskDefinitionError(UsageError):
 
 class UnknownTask(UsageError):
     """No registered task has this name."""
+
+
+class MiddlewareError(UsageError):
+    """A middleware did not call the next, or did so twice."""
 
 
 class PayloadError(UsageError):

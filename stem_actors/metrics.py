@@ -57,6 +57,9 @@ TABLE: Mapping[str, Metric] = {
         Metric("stem_redeliveries_total", _C, ("queue", "cause"), "Deliveries handed out again: why."),
         Metric("stem_dead_letters_total", _C, ("queue", "reason"), "Tasks set aside."),
         Metric("stem_executor_deaths_total", _C, ("worker", "cause"), "Executors that died under a task or by themselves."),
+        Metric(
+            "stem_executor_recycled_total", _C, ("worker", "reason"), "Executors replaced after so many tasks or so much memory."
+        ),
         Metric("stem_actor_restarts_total", _C, ("actor", "reason"), "Restarts by a supervisor: of whom and why."),
         Metric("stem_broker_reconnects_total", _C, ("worker",), "Times a broker that was away came back."),
         Metric("stem_settle_batch_size", _H, ("worker",), "Settlements in one step."),

@@ -59,6 +59,9 @@ NO_STORE = 74
 """Exit code of a worker whose store can never be used as it is: no directory, no permission, another program's file."""
 _PRELOAD = ("stem_actors.executors.preload", "stem_actors.codecs.msgpack", "stem_actors.app")
 _STOP_DEADLINE = 10.0
+_SWITCH_INTERVAL = 0.0005
+"""Seconds a thread keeps the interpreter while another wants it: a tenth of Python's default, since an actor that comes back from
+a read, a write or a commit should not wait for the end of another's computing. Worth a tenth of the throughput."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +281,9 @@ class Worker:
             settings.soft_grace_period,
             settings.force_shutdown_after,
             announces_redeliveries=stores.results is not None and not stores.settles_results,
+            threads=settings.threads,
+            max_tasks_per_executor=settings.max_tasks_per_executor,
+            max_memory_per_executor=settings.max_memory_per_executor,
         )
         identity = Identity(
             worker,
@@ -404,6 +410,7 @@ def main() -> None:
 def _run_process(sock: socket.socket) -> int:
     from stem_actors.logs import set_up_logging
 
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     unpacker = msgpack.Unpacker(strict_map_key=False)
     wire = _first_frame(sock, unpacker)
     if wire is None:

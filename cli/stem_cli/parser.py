@@ -365,6 +365,22 @@ def build_node_parser() -> CommandParser:
     processes.add_argument(
         "--prefetch-multiplier", metavar="N", help="deliveries held per executor, running and waiting (default: 2)"
     )
+    processes.add_argument(
+        "--threads", metavar="N", help="tasks at once in one executor, each in a thread, unless they are coroutines (default: 1)"
+    )
+    processes.add_argument(
+        "--max-tasks-per-executor", metavar="N", help="replace an executor after so many tasks (default: never)"
+    )
+    processes.add_argument(
+        "--max-memory-per-executor",
+        metavar="SIZE",
+        help="replace an executor that holds so much memory after a task, such as 200MiB (default: never)",
+    )
+    processes.add_argument(
+        "--max-address-space-per-executor",
+        metavar="SIZE",
+        help="more memory than this a task cannot get: it fails with MemoryError (default: no limit)",
+    )
     processes.add_argument("--pool", metavar="forkserver|spawn", help="how executors are started (default: forkserver)")
     processes.add_argument(
         "--drain-timeout", metavar="DURATION", help="time for running tasks to end when it leaves (default: 20s)"

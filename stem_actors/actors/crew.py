@@ -86,10 +86,23 @@ class Relaunch:
 
 
 class Crew:
-    """Keeps every slot filled with a process."""
+    """Keeps every slot filled with a process.
 
-    def __init__(self, actor: Actor, launcher: Launcher, concurrency: int, async_slots: int) -> None:
-        self.slots = [Slot(index, is_async=False, width=1) for index in range(concurrency)]
+    `threads`: runs at once in an executor of sync tasks. `most_runs`: tasks an executor gets in its life, None: no bound.
+    `unkillable` holds processes that were given up: killed, replaced, and not dead yet.
+    """
+
+    def __init__(
+        self,
+        actor: Actor,
+        launcher: Launcher,
+        concurrency: int,
+        async_slots: int,
+        threads: int = 1,
+        most_runs: int | None = None,
+    ) -> None:
+        self.slots = [Slot(index, is_async=False, width=threads, most_runs=most_runs) for index in range(concurrency)]
+        self.unkillable: list[ExecutorProcess] = []
         self._actor = actor
         self._launcher = launcher
         self._async_slots = async_slots
@@ -118,7 +131,8 @@ class Crew:
             return
         if catalogue.has_sync:
             first, number = len(self.slots), len(self.slots)
-            more = [Slot(first + each, is_async=True, width=self._async_slots) for each in range(number)]
+            most_runs = self.slots[0].most_runs
+            more = [Slot(first + each, is_async=True, width=self._async_slots, most_runs=most_runs) for each in range(number)]
             self.slots += more
             for slot in more:
                 self.launch(slot)
@@ -161,7 +175,7 @@ class Crew:
                 if slot.process is None:
                     self._launcher.hung()
                 else:
-                    slot.process.kill()
+                    self._kill_process(slot, slot.process)
 
     def _launch_later(self, slot: Slot) -> None:
         """Dying before the first hello, or idle, backs off; dying under a task is its task's fault and does not."""
@@ -183,7 +197,7 @@ class Crew:
         """Runs that fit in at once. Async slots count as they come into use: there are a thousand, and seldom as much work."""
         ready = [slot for slot in self.slots if slot.is_ready]
         in_use = sum(slot.inside for slot in ready if slot.is_async)
-        return sum(min(slot.width, 64 + 2 * in_use) if slot.is_async else 1 for slot in ready)
+        return sum(min(slot.width, 64 + 2 * in_use) if slot.is_async else slot.width for slot in ready)
 
     def hand(self, slot: Slot, tasks: Sequence[Handed], now: float) -> None:
         """Give an open slot work."""
@@ -202,7 +216,7 @@ class Crew:
         try:
             process.flush()
         except OSError:
-            process.kill()  # its pidfd will tell
+            self._kill_process(slot, process)  # its pidfd will tell
             return
         if not process.wants_to_write:
             self._actor.unwatch(process.sock.fileno(), write=True)
@@ -215,7 +229,7 @@ class Crew:
             yield from process.receive()
         except EOFError:
             self._actor.unwatch(process.sock.fileno())
-            process.kill()  # its pidfd tells when it is dead
+            self._kill_process(slot, process)  # its pidfd tells when it is dead
 
     # ------------------------------------------------------------ ends
 
@@ -224,7 +238,39 @@ class Crew:
         if slot.process is not None:
             slot.spares = True
             slot.verdicts.update(verdicts)
-            slot.process.kill()
+            self._kill_process(slot, slot.process)
+
+    def _kill_process(self, slot: Slot, process: ExecutorProcess) -> None:
+        if slot.killed_at is None:
+            slot.killed_at = self._actor.clock.monotonic()
+        process.kill()
+
+    def retire(self, slot: Slot) -> None:
+        """Give its executor nothing more; it leaves when what it runs has ended, and is replaced."""
+        slot.is_leaving = True
+        self.let_leave(slot)
+
+    def let_leave(self, slot: Slot) -> None:
+        """Tell an executor to go that is to leave and has nothing left to do."""
+        if slot.is_leaving and slot.inside == 0 and slot.process is not None and slot.dismissed_at is None:
+            slot.dismissed_at = self._actor.clock.monotonic()
+            with contextlib.suppress(OSError):
+                slot.process.request_stop()
+
+    def give_up(self, slot: Slot, process: ExecutorProcess) -> None:
+        """It was killed and does not die: it will never run a task again, so its place goes to another."""
+        self._actor.unwatch(process.sock.fileno())
+        self.unkillable.append(process)
+        slot.vacate()
+        self._launch_later(slot)
+
+    def bury_late(self, process: ExecutorProcess, wall_clock: float) -> None:
+        """One that had been given up has died after all."""
+        if process in self.unkillable:
+            self.unkillable.remove(process)
+            self._actor.unwatch(process.pidfd)
+            process.close()
+            kill_session(process.pid, wall_clock)
 
     def last_words(self, exited: Exited) -> Iterator[list[Any]]:
         """What a dead executor still reported."""
@@ -250,7 +296,4 @@ class Crew:
     def dismiss(self) -> None:
         """Let them leave; there is nothing more to do."""
         for slot in self.slots:
-            if slot.process is not None and not slot.is_leaving:
-                slot.is_leaving = True
-                with contextlib.suppress(OSError):
-                    slot.process.request_stop()
+            self.retire(slot)

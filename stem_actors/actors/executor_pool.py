@@ -7,6 +7,7 @@ the settler. The books of all that are `flights.py`; what an outcome is, `outcom
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import Counter, deque
@@ -18,6 +19,7 @@ from typing import Any, Protocol, TypeAlias, assert_never
 from stem_actors.actors import crew
 from stem_actors.actors import messages as m
 from stem_actors.actors.catalogue import Catalogue, TaskFacts, limits_of
+from stem_actors.actors.executor_watch import ExecutorWatch
 from stem_actors.actors.flights import Flight, Flights, Stage
 from stem_actors.actors.outcomes import blamed, reported
 from stem_actors.actors.pool_report import GetReport, PoolReport, describe
@@ -48,6 +50,7 @@ from stem_actors.supervision.base import ActorContext, StemActor
 
 __all__ = ["ExecutorPool", "PoolHost", "PoolSettings"]
 
+_logger = logging.getLogger("stem.pool")
 _TICK = 0.05
 _TAKE_BACK_AFTER = 0.1
 _HOARDING_AFTER = 1.0
@@ -73,7 +76,7 @@ class PoolHost(crew.Launcher, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """What the pool needs to know. Durations in seconds."""
+    """What the pool needs to know. Durations in seconds, sizes in bytes; None: no limit."""
 
     worker: str
     namespace: str
@@ -86,11 +89,19 @@ class PoolSettings:
     soft_grace_period: float
     force_shutdown_after: float
     announces_redeliveries: bool = False
+    threads: int = 1
+    max_tasks_per_executor: int | None = None
+    max_memory_per_executor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Tick:
     """Time to look at limits, at heads that run long, at what waits too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Time to look at the executors themselves."""
 
 
 Message: TypeAlias = (
@@ -116,6 +127,7 @@ Message: TypeAlias = (
     | crew.Exited
     | crew.Relaunch
     | _Tick
+    | _Look
 )
 
 
@@ -149,8 +161,11 @@ class ExecutorPool(StemActor):
         self._now = wall_clock
         self._flights = Flights()
         self._line = WaitingLine()
-        self._crew = crew.Crew(self, host, settings.concurrency, settings.async_slots)
+        self._crew = crew.Crew(
+            self, host, settings.concurrency, settings.async_slots, settings.threads, settings.max_tasks_per_executor
+        )
         self._runs = RunWatch(self._flights, self._crew)
+        self._executors = ExecutorWatch(self._crew, settings.visibility_timeout, settings.max_memory_per_executor)
         self._run_times = RunTimes()
         self._catalogue: Catalogue | None = None
         self._uncatalogued: list[m.Job] = []
@@ -169,6 +184,7 @@ class ExecutorPool(StemActor):
     def on_start(self) -> None:
         self._crew.start()
         self._keep_ticking()
+        self.after(self._executors.interval, _Look())
         self.tell(m.SETTLER, m.ReleaseHeld())
         self.tell(m.REVOKE_LISTENER, m.Resend())
 
@@ -196,6 +212,8 @@ class ExecutorPool(StemActor):
                 self._look_up(tokens)
             case _Tick():
                 self._tick()
+            case _Look():
+                self._look_at_executors()
             case m.RenewalRound():
                 self._report_leases()
             case m.Renewed(deadlines):
@@ -415,7 +433,12 @@ class ExecutorPool(StemActor):
         if ended:
             slot.failures = 0
             slot.active_at = self.clock.monotonic()
+            slot.runs += len(ended)
             self._finish_runs(ended)
+        if slot.most_runs is not None and slot.runs >= slot.most_runs:
+            self._recycle(slot, "max-tasks")
+        if slot.is_leaving:
+            self._crew.let_leave(slot)
 
     def _run_ended(self, slot: Slot, frame: list[Any], ended: list[tuple[Flight, Outcome, float, float]]) -> None:
         _, claim, kind, detail, started_at, seconds = frame
@@ -462,6 +485,7 @@ class ExecutorPool(StemActor):
         """An executor is dead. What it reported counts; what it had not claimed goes to others; then blame."""
         slot, process = exited.slot, exited.process
         if slot.process is not process:
+            self._crew.bury_late(process, self._now())
             return
         self._take_frames(slot, self._crew.last_words(exited))
         if not self._crew.knows_cause(exited):
@@ -476,7 +500,7 @@ class ExecutorPool(StemActor):
     def _blame(self, slot: Slot, process: ExecutorProcess) -> None:
         claimed = [flight for claim in process.handed if (flight := self._flights.by_claim(claim)) is not None]
         cause = process.cause_of_death()
-        if not slot.is_leaving:
+        if claimed or not slot.is_leaving:
             kind = "ours" if slot.spares else cause.split(" (")[0]
             self._tally.count("stem_executor_deaths_total", self._settings.worker, kind)
             slot.failures += not (claimed or slot.spares)  # it died by itself
@@ -486,6 +510,46 @@ class ExecutorPool(StemActor):
             slot.unload(flight)
             self._tally.count("stem_redeliveries_total", flight.delivery.lease.queue, type(outcome).__name__.lower())
         self._finish(ended)
+
+    # ------------------------------------------------------------ executors stopped, worn out, beyond a signal
+
+    def _look_at_executors(self) -> None:
+        found = self._executors.look(self.clock.monotonic())
+        for slot in found.stopped:
+            self._take_back(slot)
+        for slot in found.heavy:
+            self._recycle(slot, "memory")
+        for slot in found.unkillable:
+            self._replace_unkillable(slot)
+        if found.stopped or found.unkillable:
+            self._dispatch()
+            self._keep_ticking()
+        self.after(self._executors.interval, _Look())
+
+    def _recycle(self, slot: Slot, reason: str) -> None:
+        """Let an executor leave when its running tasks have ended; what waits inside it goes to others."""
+        process = slot.process
+        if process is None or slot.is_leaving or self._shutdown is not None:
+            return
+        facts = {"worker": self._settings.worker, "reason": reason, "tasks": slot.runs, "memory_bytes": slot.resident or None}
+        _logger.info("executor %d leaves after %d task(s) and is replaced: %s", process.pid, slot.runs, reason, extra=facts)
+        self._tally.count("stem_executor_recycled_total", self._settings.worker, reason)
+        self._take_back(slot)
+        self._crew.retire(slot)
+
+    def _replace_unkillable(self, slot: Slot) -> None:
+        process = slot.process
+        assert process is not None, "an empty slot is not killed"
+        _logger.error(
+            "executor %d does not die of SIGKILL and is replaced; it hangs in the kernel, as by a disk or a network file system "
+            "that does not answer",
+            process.pid,
+            extra={"worker": self._settings.worker},
+        )
+        self._take_back(slot)
+        self._blame(slot, process)
+        self._crew.give_up(slot, process)
+        self._check_drained()
 
     # ------------------------------------------------------------ outcomes out
 
@@ -572,7 +636,7 @@ class ExecutorPool(StemActor):
     def _rescue_waiting_inside(self, now: float) -> None:
         """Take back what waits behind a head that runs longer than was expected."""
         for slot in self._crew.slots:
-            if slot.is_async or slot.inside < 2 or now - slot.active_at < _TAKE_BACK_AFTER:
+            if slot.is_shared or slot.inside < 2 or now - slot.active_at < _TAKE_BACK_AFTER:
                 continue
             head = self._flights.by_claim(next(iter(slot.process.handed))) if slot.process else None
             self._take_back(slot)
@@ -594,7 +658,7 @@ class ExecutorPool(StemActor):
         """Hand back what will not start within a second: another worker may be idle."""
         sync = [slot for slot in self._crew.slots if not slot.is_async]
         mean = self._run_times.overall or 0.0
-        is_stuffed = bool(sync) and all(slot.inside and now - slot.active_at > _HOARDING_AFTER / 2 for slot in sync)
+        is_stuffed = bool(sync) and all(slot.inside >= slot.width and now - slot.active_at > _HOARDING_AFTER / 2 for slot in sync)
         was_hoarding, self._is_hoarding = self._is_hoarding, is_stuffed or mean > _HOARDING_AFTER
         if was_hoarding and not self._is_hoarding:
             self._grant()
@@ -624,9 +688,9 @@ class ExecutorPool(StemActor):
         self._dispatch()
 
     def _take_back_from_under(self, flights: Sequence[Flight]) -> None:
-        """Some of these may wait inside a sync executor: get them back, so that what is still inside runs."""
+        """Some of these may wait inside an executor: get them back, so that what is still inside runs."""
         for index in {flight.slot for flight in flights if flight.stage is Stage.INSIDE}:
-            if not self._crew.slots[index].is_async:
+            if not self._crew.slots[index].is_shared:
                 self._take_back(self._crew.slots[index])
 
     def _stop_run(self, flight: Flight, kind: InterruptKind, outcome: Outcome) -> None:
@@ -714,6 +778,9 @@ class ExecutorPool(StemActor):
 
     def _report(self) -> PoolReport:
         now, is_draining = self.clock.monotonic(), self._shutdown is not None
-        report = describe(self._flights, self._crew.slots, now, len(self._line), self._credit, is_draining, self._ended)
+        unkillable = len(self._crew.unkillable)
+        report = describe(
+            self._flights, self._crew.slots, now, len(self._line), self._credit, is_draining, self._ended, unkillable
+        )
         self.tell(m.HEARTBEAT, report)
         return report

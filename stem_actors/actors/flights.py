@@ -7,7 +7,6 @@ should be (credit).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -32,14 +31,12 @@ class Stage(Enum):
     ENDED = "ended"  # the settler has its outcome
 
 
-@dataclass(slots=True, eq=False)
 class Flight:
-    """One delivery in this worker's hands. Times are `Clock.monotonic()`."""
+    """One delivery in this worker's hands. Times are `Clock.monotonic()`.
 
-    delivery: Delivery
-    claim: int
-    deadline: float
-    received_at: float
+    A plain class with defaults in the class, since one is made for every task and most of its fields are never touched.
+    """
+
     is_async: bool = False
     soft_limit: float | None = None
     hard_limit: float | None = None
@@ -58,6 +55,12 @@ class Flight:
     kill_at: float | None = None
     progress: tuple[float, Any] | None = None
     run: Run | None = None
+
+    def __init__(self, delivery: Delivery, claim: int, deadline: float, received_at: float) -> None:
+        self.delivery = delivery
+        self.claim = claim
+        self.deadline = deadline
+        self.received_at = received_at
 
     @property
     def token(self) -> int | str:

@@ -23,7 +23,7 @@ class GetReport:
 
 @dataclass(frozen=True, slots=True)
 class PoolReport:
-    """`active` lists at most 50 runs; `queues` holds what is in flight of each."""
+    """`active` lists at most 50 runs; `queues` holds what is in flight of each; `unkillable` executors are beside the slots."""
 
     inflight: int
     waiting: int
@@ -38,10 +38,19 @@ class PoolReport:
     is_draining: bool
     succeeded: int
     failed: int
+    slots: int = 0
+    unkillable: int = 0
 
 
 def describe(
-    flights: Flights, slots: Sequence[Slot], now: float, waiting: int, credit: int, is_draining: bool, ended: Mapping[str, int]
+    flights: Flights,
+    slots: Sequence[Slot],
+    now: float,
+    waiting: int,
+    credit: int,
+    is_draining: bool,
+    ended: Mapping[str, int],
+    unkillable: int,
 ) -> PoolReport:
     """Look at the pool's books."""
     ready = [slot for slot in slots if slot.is_ready]
@@ -58,7 +67,7 @@ def describe(
             for slot in slots
             if slot.process is not None
         ],
-        states=Counter(slot.state.value for slot in slots),
+        states=Counter({"unkillable": unkillable}) + Counter(slot.state.value for slot in slots),
         queues=Counter(flight.delivery.lease.queue for flight in flights),
         active=[
             {
@@ -73,4 +82,6 @@ def describe(
         is_draining=is_draining,
         succeeded=ended.get("succeeded", 0),
         failed=ended.get("other", 0),
+        slots=len(slots),
+        unkillable=unkillable,
     )

@@ -41,6 +41,8 @@ def judge(
         return Judgement((f"the executor pool has not answered for {age:.0f} s",), None, age > GIVE_UP_AFTER)
     if report.is_draining:
         return Judgement(("draining",))
+    if report.unkillable and report.unkillable >= report.slots:
+        return Judgement((f"{report.unkillable} executor(s) do not die of SIGKILL: they hang in the kernel",))
     if report.ready_executors == 0:
         return Judgement(("starting: no executor is ready",))
     reasons = [f"broker unreachable by the {actor}: {error}" for actor, error in sorted(vitals.broker_errors.copy().items())]

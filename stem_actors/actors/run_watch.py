@@ -69,14 +69,14 @@ class RunWatch:
     def _overran(self, flight: Flight, slot: Slot, now: float) -> None:
         error = ErrorInfo("HardTimeLimitExceeded", f"the task ran longer than its hard time limit of {flight.hard_limit:g} s")
         flight.hard_limit = None  # once
-        if slot.is_async:
+        if slot.is_shared:
             self.interrupt(flight, InterruptKind.REVOKED, now, Failed(error), kill_after=_CANCEL_GRACE)
         else:
             self._crew.kill(slot, {flight.claim: Failed(error)})
 
     def _stop_exclusive(self, flight: Flight, slot: Slot, now: float) -> None:
         """Its lease is about to run out unrenewed, and it must never run beside another run of itself."""
-        if slot.is_async:
+        if slot.is_shared:
             grace = flight.delivery.lease.visibility / 12
             self.interrupt(flight, InterruptKind.RELEASED, now, Interrupted(), kill_after=grace)
         else:
@@ -86,4 +86,4 @@ class RunWatch:
         slot = self._crew.slots[flight.slot]
         if flight.is_noted or slot.process is None or slot.running_for(flight, now) <= _NOTE_AFTER:
             return False
-        return slot.is_async or next(iter(slot.process.handed), None) == flight.claim
+        return slot.is_shared or next(iter(slot.process.handed), None) == flight.claim

@@ -174,13 +174,17 @@ class Settler(StemActor):
     def _answered(self, batch: Sequence[tuple[m.Run, Settlement]], answers: Sequence[Answer]) -> None:
         self._vitals.settled_at = self.clock.monotonic()
         self._tally.observe("stem_settle_batch_size", len(batch), self._worker)
-        settled = [item for item, answer in zip(batch, answers, strict=True) if not isinstance(answer, Stale)]
-        for (_, each), answer in zip(batch, answers, strict=True):
+        settled: list[tuple[m.Run, Settlement]] = []
+        answered: list[tuple[int | str, Answer]] = []
+        for item, answer in zip(batch, answers, strict=True):
+            lease = item[1].lease
+            answered.append((lease.token, answer))
             if isinstance(answer, Stale):
-                self._tally.count("stem_results_stale_total", each.lease.queue, self._worker)
+                self._tally.count("stem_results_stale_total", lease.queue, self._worker)
+            else:
+                settled.append(item)
+        self.tell(m.EXECUTOR_POOL, m.Settled(answered))  # first: it may fetch while we count
         self._counter.count(settled)
-        answered = [(each.lease.token, answer) for (_, each), answer in zip(batch, answers, strict=True)]
-        self.tell(m.EXECUTOR_POOL, m.Settled(answered))
 
     # ------------------------------------------------------------ what comes after
 

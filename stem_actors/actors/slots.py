@@ -25,6 +25,7 @@ class SlotState(Enum):
     STARTING = "starting"
     IDLE = "idle"
     BUSY = "busy"
+    STOPPED = "stopped"
     LEAVING = "leaving"
     EMPTY = "empty"
 
@@ -33,6 +34,12 @@ class SlotState(Enum):
 class Slot:
     """One executor's place. Times are `Clock.monotonic()`.
 
+    `width`         runs at once; more than one where they share a process: coroutines, or threads
+    `most_runs`     an executor gets so many tasks in its life
+    `runs`          tasks that ended in this executor
+    `is_stopped`    it was seen in state T, and has been there for `stopped_for` seconds
+    `resident`      its memory, in bytes, when it was last looked at
+    `killed_at`     when we first sent it SIGKILL; `dismissed_at`: when it was told to leave
     `ticket`        identifies the start that was asked for last; an older one that comes late is not wanted
     `expected`      seconds of work inside, as predicted
     `reserved_for`  a flight that shares no process
@@ -43,6 +50,7 @@ class Slot:
     index: int
     is_async: bool
     width: int
+    most_runs: int | None = None
     process: ExecutorProcess | None = None
     ticket: int = 0
     is_ready: bool = False
@@ -54,6 +62,17 @@ class Slot:
     reserved_for: Flight | None = None
     verdicts: dict[int, Outcome] = field(default_factory=dict)
     spares: bool = False
+    runs: int = 0
+    is_stopped: bool = False
+    stopped_for: float = 0.0
+    resident: int = 0
+    killed_at: float | None = None
+    dismissed_at: float | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether its executor starts tasks as they come and ends them in any order; else one by one, and some wait inside."""
+        return self.is_async or self.width > 1
 
     @property
     def inside(self) -> int:
@@ -66,6 +85,8 @@ class Slot:
             return SlotState.EMPTY
         if not self.is_ready:
             return SlotState.STARTING
+        if self.is_stopped:
+            return SlotState.STOPPED
         if self.is_leaving:
             return SlotState.LEAVING
         return SlotState.BUSY if self.inside else SlotState.IDLE
@@ -74,9 +95,11 @@ class Slot:
         """Whether it takes work at this moment."""
         if self.process is None or not self.is_ready or self.is_leaving or self.reserved_for is not None or self.verdicts:
             return False
-        if self.is_async:
-            return self.inside < self.width
         inside = len(self.process.handed)
+        if self.is_stopped or self.killed_at is not None or self._is_worn_out(inside):
+            return False
+        if self.is_shared:
+            return inside < self.width
         if inside == 0:
             return True
         # Half empty only: work goes over in batches, not one by one.
@@ -85,9 +108,11 @@ class Slot:
     def takes(self, flight: Flight, boarding: int = 0) -> bool:
         """Whether `flight` may join what is inside and the `boarding` tasks that are about to be."""
         inside = self.inside + boarding
+        if self._is_worn_out(inside):
+            return False
         if flight.runs_alone:
             return inside == 0
-        if self.is_async:
+        if self.is_shared:
             return inside < self.width
         if inside == 0:
             return True
@@ -95,7 +120,10 @@ class Slot:
 
     def running_for(self, flight: Flight, now: float) -> float:
         """Seconds a flight inside has been running at most: since it came, one by one since the slot's last sign of life."""
-        return now - (flight.received_at if self.is_async else max(self.active_at, flight.received_at))
+        return now - (flight.received_at if self.is_shared else max(self.active_at, flight.received_at))
+
+    def _is_worn_out(self, inside: int) -> bool:
+        return self.most_runs is not None and self.runs + inside >= self.most_runs
 
     def unload(self, flight: Flight) -> None:
         """A flight leaves: it ended, or was taken back."""
@@ -109,6 +137,9 @@ class Slot:
         """Its process is gone."""
         self.process = None
         self.is_ready = self.is_leaving = self.spares = False
-        self.expected = 0.0
+        self.is_stopped = False
+        self.expected = self.stopped_for = 0.0
+        self.runs = self.resident = 0
+        self.killed_at = self.dismissed_at = None
         self.reserved_for = None
         self.verdicts.clear()

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from stem_actors.middleware.chain import Middleware
 from stem_actors.model.task import TaskDefinition, TaskRegistry
 
 __all__ = ["Application", "ApplicationSource", "CannotLoad", "load"]
@@ -42,6 +43,11 @@ class Application:
     registry: TaskRegistry
     catalogue: Mapping[str, Any]
     instance: Any
+
+    @property
+    def middlewares(self) -> Sequence[Middleware]:
+        """In the order in which they go around tasks, the first outermost."""
+        return tuple(getattr(self.instance, "middlewares", ()))
 
 
 class CannotLoad(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from stem_actors.executors.channel import Channel, WorkerGone
@@ -113,9 +113,8 @@ class _Interruptible:
         self.has_started = False
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        envelope = self._run.envelope
         # Called here: a call with the wrong arguments is the task's failure, like any error in it.
-        coroutine: Coroutine[Any, Any, Any] = self._run.task.function(*envelope.args, **envelope.kwargs)
+        coroutine = self._run.start()
         self.has_started = True
         value: Any = None
         error = self._take_interrupt()

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, NoReturn
 
@@ -28,6 +28,7 @@ from stem_actors.executors.channel import Channel, WorkerGone
 from stem_actors.executors.context import RetryRequested, TaskContext, enter, leave, log_fields
 from stem_actors.executors.frames import EndKind, FromExecutor, Handed, InterruptKind
 from stem_actors.logs import set_up_logging
+from stem_actors.middleware import chain
 from stem_actors.model.envelope import Envelope
 from stem_actors.model.task import TaskDefinition
 
@@ -38,7 +39,7 @@ INTERRUPT_SIGNAL = signal.SIGRTMIN + 7
 
 _PR_SET_PDEATHSIG = 1
 _TERMINAL_SIGNALS: Mapping[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-_OUR_FRAMES = os.path.dirname(__file__)
+_OUR_FRAMES = (os.path.dirname(__file__), os.path.dirname(chain.__file__))
 
 
 class Codec(NamedTuple):
@@ -119,6 +120,28 @@ class Run(NamedTuple):
     envelope: Envelope
     task: TaskDefinition
     context: TaskContext
+    execute: Sequence[chain.AroundSync]
+    aexecute: Sequence[chain.AroundAsync]
+
+    def call(self) -> Any:
+        """Call the function, through what middleware there is."""
+        context = self.context
+        if not self.execute:
+            return self.task.function(*context.args, **context.kwargs)
+        return chain.call_through(self.execute, context, self._call_with, "run the task")
+
+    def start(self) -> Coroutine[Any, Any, Any]:
+        """The coroutine of an `async def` task, in that of its middleware."""
+        context = self.context
+        coroutine: Coroutine[Any, Any, Any]
+        if not self.aexecute:
+            coroutine = self.task.function(*context.args, **context.kwargs)
+        else:
+            coroutine = chain.call_through_async(self.aexecute, context, self._call_with, "run the task")
+        return coroutine
+
+    def _call_with(self, context: TaskContext) -> Any:
+        return self.task.function(*context.args, **context.kwargs)
 
 
 class _Executor:
@@ -128,6 +151,8 @@ class _Executor:
         self._channel = channel
         self._application = application
         self._codec = codec
+        self._execute = [each.execute for each in application.middlewares if each.execute is not None]
+        self._aexecute = [each.aexecute for each in application.middlewares if each.aexecute is not None]
         self._clock = SystemClock()
         self._current: Handed | None = None
         self._in_user_code = False
@@ -172,9 +197,19 @@ class _Executor:
             self._channel.send(FromExecutor.STARTED, handed.claim)
         deadline = None if handed.hard_limit is None else self._clock.now() + handed.hard_limit
         context = TaskContext(
-            self, handed.claim, envelope.id, envelope.name, handed.attempt, envelope.headers, envelope.meta, deadline
+            self,
+            handed.claim,
+            envelope.id,
+            envelope.name,
+            handed.attempt,
+            envelope.headers,
+            envelope.meta,
+            deadline,
+            envelope.args,
+            envelope.kwargs,
+            self._application.instance,
         )
-        return Run(handed, envelope, task, context)
+        return Run(handed, envelope, task, context, self._execute, self._aexecute)
 
     def _end_unstarted(self, handed: Handed, kind: EndKind, detail: Any = None) -> None:
         self._channel.send(FromExecutor.ENDED, handed.claim, int(kind), detail, 0.0, 0.0)
@@ -238,7 +273,7 @@ class _Executor:
             try:
                 if self._channel.interrupts:  # one that came with the task; its signals may be over
                     self._raise_interrupt(run.handed.claim)
-                detail = run.task.function(*run.envelope.args, **run.envelope.kwargs)
+                detail = run.call()
             finally:
                 self._in_user_code = False
         except BaseException as error:  # user code: also SystemExit and KeyboardInterrupt end the run, not the executor
@@ -330,7 +365,7 @@ def describe(error: BaseException, task: TaskDefinition) -> list[Any]:
     """An exception as data: class name, message, traceback without our own frames, and whether the policy lets it be retried."""
     policy = task.options.retry_policy
     user_frames = error.__traceback__
-    while user_frames is not None and os.path.dirname(user_frames.tb_frame.f_code.co_filename) == _OUR_FRAMES:
+    while user_frames is not None and os.path.dirname(user_frames.tb_frame.f_code.co_filename) in _OUR_FRAMES:
         user_frames = user_frames.tb_next
     try:
         message = str(error)

@@ -7,16 +7,29 @@ how it travels is the executor's business. A context belongs to one run; it may 
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token
 from typing import Any, NoReturn, Protocol
 
 from stem_actors.clock import SystemClock
 from stem_actors.errors import StemError, UsageError
 from stem_actors.model.moments import delay_until
+from stem_actors.model.record import TaskRecord
 
-__all__ = ["ExecutorLink", "RetryRequested", "TaskContext", "current_task", "enter", "find_task", "leave", "log_fields"]
+__all__ = [
+    "Enqueued",
+    "Enqueuer",
+    "ExecutorLink",
+    "RetryRequested",
+    "TaskContext",
+    "current_task",
+    "enter",
+    "find_task",
+    "leave",
+    "log_fields",
+]
 
 
 class ExecutorLink(Protocol):
@@ -29,6 +42,33 @@ class ExecutorLink(Protocol):
     def extend_lease(self, claim: int, by: float | None) -> None: ...
 
     def is_cancelled(self, claim: int) -> bool: ...
+
+
+class Enqueued(Protocol):
+    """A task that was enqueued: what `stem_actors.Handle` is, whose home is above this layer."""
+
+    id: str
+
+    def status(self) -> TaskRecord: ...
+    def get(self, timeout: float | None = None) -> Any: ...
+    async def aget(self, timeout: float | None = None) -> Any: ...
+    def revoke(self, terminate: bool = False, reason: str | None = None) -> None: ...
+
+
+class Enqueuer(Protocol):
+    """What a context enqueues by: the application."""
+
+    def enqueue_inheriting(
+        self,
+        task: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        headers: Mapping[str, str],
+        meta: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> Enqueued:
+        """Enqueue `task`, a `Task` or a name; its own headers and meta, and those in `options`, go before those given."""
+        ...
 
 
 class RetryRequested(StemError):
@@ -50,9 +90,23 @@ class TaskContext:
     `attempt`   0 at the first run, one more after each that failed or asked for a retry
     `headers`   as the producer sent them; so is `meta`
     `deadline`  when the hard time limit ends the run, seconds since the epoch; None: no limit
+    `args`      what the function is called with; so is `kwargs`. Middleware may set either before it calls the next
     """
 
-    __slots__ = ("_claim", "_link", "_logger", "attempt", "deadline", "headers", "id", "meta", "name")
+    __slots__ = (
+        "_claim",
+        "_enqueuer",
+        "_link",
+        "_logger",
+        "args",
+        "attempt",
+        "deadline",
+        "headers",
+        "id",
+        "kwargs",
+        "meta",
+        "name",
+    )
 
     def __init__(
         self,
@@ -64,6 +118,9 @@ class TaskContext:
         headers: Mapping[str, str],
         meta: Mapping[str, Any],
         deadline: float | None = None,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        enqueuer: Enqueuer | None = None,
     ) -> None:
         self._link = link
         self._claim = claim
@@ -74,6 +131,9 @@ class TaskContext:
         self.headers = headers
         self.meta = meta
         self.deadline = deadline
+        self.args = args
+        self.kwargs = {} if kwargs is None else kwargs
+        self._enqueuer = enqueuer
 
     def __repr__(self) -> str:
         return f"<TaskContext {self.name} {self.id} attempt {self.attempt}>"
@@ -105,6 +165,55 @@ class TaskContext:
     def extend_lease(self, by: float | None = None) -> None:
         """Ask for the lease to be renewed now, for `by` seconds (None: a visibility timeout). Leases are renewed anyway."""
         self._link.extend_lease(self._claim, by)
+
+    def enqueue(
+        self,
+        task: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        add_to_parent: bool = True,
+        **options: Any,
+    ) -> Enqueued:
+        """Enqueue another task, a `Task` or a name, that inherits this one's headers and meta; durable when it returns.
+
+        Its meta says where it comes from (`stem.parentTaskId`, `stem.parentAttempt`, `stem.rootTaskId`) unless `add_to_parent` is
+        False. `options` as for `Task.options`; headers and meta named there go before what is inherited. What stands in meta under
+        `stem.` belongs to this call and is not inherited, such as its time limits. A redelivered task enqueues again: name a
+        `task_id` where that must not be. The return value is a `Handle`.
+
+        Raises:
+            UsageError: this context belongs to no application.
+        """
+        if self._enqueuer is None:
+            raise UsageError("this task context belongs to no application, so there is nothing to enqueue by")
+        meta = {key: value for key, value in self.meta.items() if not key.startswith("stem.")}
+        if add_to_parent:
+            meta |= {
+                "stem.parentTaskId": self.id,
+                "stem.parentAttempt": self.attempt,
+                "stem.rootTaskId": self.meta.get("stem.rootTaskId", self.id),
+            }
+        return self._enqueuer.enqueue_inheriting(task, args, kwargs or {}, self.headers, meta, options)
+
+    async def aenqueue(
+        self,
+        task: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        add_to_parent: bool = True,
+        **options: Any,
+    ) -> Enqueued:
+        """Like `enqueue`, without blocking the event loop."""
+        import asyncio  # slow to import, and loaded already where this runs
+
+        enqueue = functools.partial(self.enqueue, task, args, kwargs, add_to_parent=add_to_parent, **options)
+        return await asyncio.to_thread(enqueue)
+
+    def spawn(self, task: Any, *args: Any, **kwargs: Any) -> Enqueued:
+        """`enqueue` for a plain call: `current_task().spawn(resize, picture, width=80)`."""
+        return self.enqueue(task, args, kwargs)
 
     def retry(
         self,

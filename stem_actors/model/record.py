@@ -74,7 +74,12 @@ def settlement(delivery: Delivery, outcome: Outcome, verdict: Verdict, facts: Ma
     `facts` is what the worker knows of the run for the record's meta: worker, startedAt, completedAt (milliseconds).
     A delivery that goes back uncharged leaves no record: it is `queued` again, as any task without one.
     """
-    return Settlement(delivery.lease, verdict, _state_after(delivery.state, outcome), _record(delivery, outcome, verdict, facts))
+    match outcome:
+        case Succeeded(payload):
+            return Settlement(delivery.lease, verdict, None, _build(delivery, TaskState.SUCCEEDED, facts, payload))
+        case _:
+            record = _record(delivery, outcome, verdict, facts)
+            return Settlement(delivery.lease, verdict, _state_after(delivery.state, outcome), record)
 
 
 def running_record(delivery: Delivery, facts: Mapping[str, Any]) -> TaskRecord:

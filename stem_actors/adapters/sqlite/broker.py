@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import assert_never
 
 from stem_actors.adapters.sqlite import moves
-from stem_actors.adapters.sqlite.connection import CONTENT_ERRORS, Database
+from stem_actors.adapters.sqlite.connection import CONTENT_ERRORS, Database, Row
 from stem_actors.adapters.sqlite.dead_letters import DeadLetters
 from stem_actors.adapters.sqlite.intake import SqliteIntake
 from stem_actors.adapters.sqlite.moves import Moving
@@ -112,9 +112,18 @@ class SqliteBroker:
 
     def _settle(self, settlements: Sequence[Settlement]) -> list[Answer]:
         namespace, ttl = self._namespace, self._retention.result_ttl
-        acked = [each.lease for each in settlements if isinstance(each.verdict, Ack)]
-        others = [each for each in settlements if not isinstance(each.verdict, Ack)]
-        packed = {} if ttl is None else {each.lease.token: packed_record(each.record) for each in settlements if each.record}
+        acked: list[Lease] = []
+        others: list[Settlement] = []
+        packed: dict[int | str, Row] = {}
+        has_final = False
+        for each in settlements:
+            if isinstance(each.verdict, Ack):
+                acked.append(each.lease)
+            else:
+                others.append(each)
+            if ttl is not None and each.record is not None:
+                packed[each.lease.token] = packed_record(each.record)
+                has_final = has_final or each.record.state.is_final
         with self._database.write() as connection:
             now = self.now()
             ended = _end_leases(connection, namespace, acked, now)
@@ -124,7 +133,7 @@ class SqliteBroker:
                 write_records(connection, namespace, [row for token, row in packed.items() if token in ended], now, ttl)
         if others:
             self._database.wakeup.notify(self._work)
-        if any(each.record and each.record.state.is_final for each in settlements):
+        if has_final:
             self._database.wakeup.notify(self._records)
         return [_DONE if each.lease.token in ended else _STALE for each in settlements]
 

@@ -1,0 +1,29 @@
+"""What the kernel says of an executor: whether it is stopped, and how much memory it has. Asks nothing of the process itself."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["VitalSigns", "read_vital_signs"]
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_STATE, _RESIDENT = 0, 21  # places in /proc/PID/stat behind the name
+
+
+@dataclass(frozen=True, slots=True)
+class VitalSigns:
+    """`is_stopped`: by SIGSTOP or its like, not by a debugger. `resident`: bytes of memory in use."""
+
+    is_stopped: bool
+    resident: int
+
+
+def read_vital_signs(pid: int) -> VitalSigns | None:
+    """Of a process that has not been reaped; None when it is gone, or where there is no /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return VitalSigns(fields[_STATE] == "T", int(fields[_RESIDENT]) * _PAGE)

@@ -1,0 +1,200 @@
+"""The documentation does what it says: its Python runs, its commands parse, its tables name what exists."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stem_actors.config import resolve
+from stem_actors.model.retry import DEFAULT_BACKOFF
+from stem_cli.parser import CommandParser, build_node_parser, build_stem_parser
+from tests.docs.pages import ROOT, Block, blocks, commands, pages
+
+PROGRAMS = Path(sysconfig.get_path("scripts"))
+TUTORIAL = ROOT / "docs/tutorial/first-task.md"
+SHELLS = ("bash", "sh", "console", "shell", "")
+ALL = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in pages()]
+WITH_PYTHON = [param for param in ALL if any(block.language == "python" for block in blocks(Path(str(param.values[0]))))]
+
+
+def environ(**more: str) -> dict[str, str]:
+    """A reader's environment: our programs are found, no setting is made."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("STEM_", "PYTEST_"))}
+    return {**kept, "PATH": f"{PROGRAMS}:{os.environ['PATH']}", "NO_COLOR": "1", "STEM_ADMIN": "127.0.0.1:0", **more}
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON)
+def test_python_blocks_run_in_the_order_of_their_page(page: Path, tmp_path: Path) -> None:
+    runner = [sys.executable, str(Path(__file__).with_name("run_page.py")), str(page)]
+    done = subprocess.run(runner, cwd=tmp_path, env=environ(), text=True, capture_output=True, timeout=50)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", ALL)
+def test_every_command_in_a_page_is_one(page: Path) -> None:
+    for block in blocks(page):
+        if block.language in SHELLS:
+            for words in commands(block.text):
+                check_command(words, f"{page.name}:{block.line}")
+
+
+def check_command(words: list[str], where: str) -> None:
+    parser: CommandParser = build_node_parser() if words[0] == "stem-node" else build_stem_parser()
+    try:
+        parsed = vars(parser.parse_args(words[1:]))
+    except SystemExit as end:
+        if end.code == 0:  # --help, --version
+            return
+        pytest.fail(f"{where}: {' '.join(words)} does not parse")
+    resolve({**parsed, "config": None}, {})  # a value that does not fit raises and says so
+
+
+@pytest.mark.parametrize("page", ALL)
+def test_every_variable_in_a_page_is_one(page: Path) -> None:
+    known = set(re.findall(r"STEM_[A-Z_]*[A-Z]", code_of_the_package()))
+    assert set(re.findall(r"STEM_[A-Z_]*[A-Z]", page.read_text(encoding="utf-8"))) - known == set()
+
+
+def code_of_the_package() -> str:
+    from stem_actors.config import SETTINGS
+
+    sources = [*(ROOT / "stem_actors").rglob("*.py"), *(ROOT / "cli").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    return " ".join([*(setting.variable for setting in SETTINGS), *(source.read_text(encoding="utf-8") for source in sources)])
+
+
+# ---------------------------------------------------------------- the tutorial, command by command
+
+OURS = re.compile(r"(?:[0-9a-f]{8}-[0-9a-f-]{27}|\d{4}-\d\d-\d\dT[\d:.]+Z)")
+ONLY_ONCE = ("python3 -m venv", ". ~/", "pip install", "mkdir ~/shop", "cd ~/shop")
+
+
+@pytest.mark.xdist_group("tutorial")
+def test_the_tutorial_does_what_it_shows(tmp_path: Path) -> None:
+    """Every command is run in order; where output is shown, that is what they print, times and ids aside."""
+    with running_node() as nodes:
+        steps = list(blocks(TUTORIAL))
+        for block, following in zip(steps, [*steps[1:], None], strict=True):
+            if block.file:
+                (tmp_path / block.file).write_text(block.text, encoding="utf-8")
+            if block.language == "bash":
+                shown = following.text if following and following.language == "text" else None
+                follow(block, shown, tmp_path, nodes)
+        (node,) = nodes
+        node.terminate()
+        assert node.wait(timeout=20) == 0
+
+
+class running_node:  # noqa: N801  # reads as what it is
+    """The nodes that were started are gone at the end."""
+
+    def __enter__(self) -> list[subprocess.Popen[bytes]]:
+        self.nodes: list[subprocess.Popen[bytes]] = []
+        return self.nodes
+
+    def __exit__(self, *_: object) -> None:
+        for node in self.nodes:
+            if node.poll() is None:
+                node.kill()
+            node.wait()
+
+
+def follow(block: Block, shown: str | None, folder: Path, nodes: list[subprocess.Popen[bytes]]) -> None:
+    lines = [line for line in block.text.splitlines() if not line.startswith(ONLY_ONCE)]
+    if any(line.startswith("stem-node") for line in lines):
+        (line,) = lines
+        nodes.append(subprocess.Popen(["bash", "-c", f"exec {line}"], cwd=folder, env=environ(), stderr=subprocess.DEVNULL))
+        return
+    printed = ""
+    for position, line in enumerate(lines):
+        printed += run(line, folder)
+        until = time.monotonic() + 10
+        # The last command of a block may look before the worker is so far; a reader looks again.
+        while position == len(lines) - 1 and shown and line.startswith("stem task show") and neutral(printed, folder) != neutral(shown):
+            assert time.monotonic() < until, f"line {block.line}: {printed}"
+            before = printed[: len(printed) - len(run(line, folder))] if len(lines) == 1 else "".join(printed.splitlines(True)[:1])
+            printed = before + run(line, folder)
+    if shown is not None:
+        assert neutral(printed, folder) == neutral(shown), f"line {block.line}"
+
+
+def run(line: str, folder: Path) -> str:
+    """What a command prints. A task that failed is no error here, a wrong command is."""
+    done = subprocess.run(["bash", "-c", line], cwd=folder, env=environ(), text=True, capture_output=True, timeout=30)
+    assert done.returncode in (0, 1), f"{line}: {done.stderr}"
+    return done.stdout + "".join(words for words in done.stderr.splitlines(True) if "stem.audit" not in words)
+
+
+def neutral(text: str, folder: Path | None = None) -> str:
+    """Without what differs each time."""
+    if folder is not None:
+        text = text.replace(str(folder), "/home/you/shop")
+    lines = [line.rstrip() for line in OURS.sub("#", text).splitlines()]
+    return "\n".join(line for line in lines if line)
+
+
+# ---------------------------------------------------------------- tables
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    check = [sys.executable, str(ROOT / "scripts/reference"), "--check"]
+    done = subprocess.run(check, text=True, capture_output=True, timeout=50)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_readme_lists_every_command() -> None:
+    listed = set(re.findall(r"`(stem(?:-node)?(?: [a-z]+)*)`", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert {"stem-node", *leaves(build_stem_parser())} - listed == set()
+
+
+def leaves(parser: CommandParser) -> Iterator[str]:
+    groups = [action for action in parser._actions if action.choices and hasattr(action, "add_parser")]
+    if not groups:
+        yield parser.prog
+    for group in groups:
+        for child in dict(group.choices or {}).values():
+            yield from leaves(child)
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    text = (ROOT / "docs/explanation/guarantees.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w/]+\.py)::(test_\w+)`", text))
+    assert len(named) > 30
+    assert {f"{file}::{name}" for file, name in named if name not in functions(ROOT / "tests" / file)} == set()
+
+
+def functions(file: Path) -> set[str]:
+    if not file.exists():
+        return set()
+    return {node.name for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_promise_has_its_tests() -> None:
+    rows = re.findall(r"^## (P\d+) .*?(?=^## |\Z)", (ROOT / "docs/explanation/guarantees.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert rows == [f"P{number}" for number in range(1, 11)]
+
+
+def test_every_page_is_reached_from_the_index() -> None:
+    found, open_pages = set[Path](), [ROOT / "docs/index.md"]
+    while open_pages:
+        page = open_pages.pop()
+        if page in found:
+            continue
+        found.add(page)
+        targets = re.findall(r"\]\(([^)#:\s]+\.md)[^)]*\)", page.read_text(encoding="utf-8"))
+        open_pages += [(page.parent / target).resolve() for target in targets if (page.parent / target).exists()]
+    wanted = {page for page in (ROOT / "docs").rglob("*.md") if page.parent.name not in ("decisions", "changelog.d")}
+    assert {str(page.relative_to(ROOT)) for page in wanted - found} == set()
+
+
+def test_the_delays_that_the_tutorial_names_are_the_default_ones() -> None:
+    assert [DEFAULT_BACKOFF.delay(attempt, 0.0) for attempt in range(3)] == [2, 4, 8]
+    assert "after 2, 4 and 8 seconds, less up to a quarter" in " ".join(TUTORIAL.read_text(encoding="utf-8").split())
