@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         BulkEnqueueError,
         ConfigError,
         DuplicateTaskId,
+        MiddlewareError,
         PayloadError,
         ResultsDisabled,
         ResultTimeout,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from stem_actors.executors.context import TaskContext, current_task
+    from stem_actors.middleware.chain import Middleware
     from stem_actors.model.lifecycle import TaskState
     from stem_actors.model.retry import RetryPolicy
     from stem_actors.supervision import ChildSpec, StemActor, Supervisor
@@ -49,6 +51,7 @@ __all__ = [
     "Handle",
     "TaskState",
     "RetryPolicy",
+    "Middleware",
     # inside a task
     "current_task",
     "TaskContext",
@@ -63,6 +66,7 @@ __all__ = [
     "TaskDefinitionError",
     "UnknownTask",
     "PayloadError",
+    "MiddlewareError",
     "DuplicateTaskId",
     "BrokerUnavailable",
     "BulkEnqueueError",
@@ -83,6 +87,7 @@ _HOMES = {
     "stem_actors.client": ("Call",),
     "stem_actors.config": ("Settings",),
     "stem_actors.executors.context": ("current_task", "TaskContext"),
+    "stem_actors.middleware.chain": ("Middleware",),
     "stem_actors.model.lifecycle": ("TaskState",),
     "stem_actors.model.retry": ("RetryPolicy",),
     "stem_actors.supervision": ("StemActor", "Supervisor", "ChildSpec"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import inspect
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -20,7 +21,9 @@ from stem_actors.clock import Clock, SystemClock
 from stem_actors.codecs.msgpack import decode_payload
 from stem_actors.config import BACKEND, URL, WORD, Settings, read_value, resolve
 from stem_actors.errors import ResultTimeout, TaskCancelled, TaskDefinitionError, TaskFailed, UsageError
-from stem_actors.executors.context import find_task
+from stem_actors.executors.context import is_executor, worker_link
+from stem_actors.executors.errands import stores_through
+from stem_actors.middleware.chain import AroundAsync, AroundSync, Middleware
 from stem_actors.model.envelope import clamp_priority
 from stem_actors.model.ids import check_task_id
 from stem_actors.model.lifecycle import TaskState
@@ -218,6 +221,7 @@ class Stem:
         *,
         namespace: str | None = None,
         settings: Settings | None = None,
+        middleware: Sequence[Middleware] = (),
         clock: Clock | None = None,
     ) -> None:
         is_told = settings is not None
@@ -232,6 +236,9 @@ class Stem:
         self.registry = TaskRegistry()
         self._clock = clock or SystemClock()
         self.client = Client(self._open_stores, self.settings, self._clock)
+        self.middlewares: list[Middleware] = []
+        for each in middleware:
+            self._add_middleware(each)
 
     def __enter__(self) -> Self:
         return self
@@ -312,6 +319,35 @@ class Stem:
             meta={},
         )
 
+    # ------------------------------------------------------------ middleware
+
+    def middleware(
+        self, enqueue: AroundSync | None = None, execute: AroundSync | None = None, aexecute: AroundAsync | None = None
+    ) -> Middleware:
+        """Put functions around tasks, inside of those that are there: `app.middleware(execute=timed, aexecute=atimed)`.
+
+        Each is `(run, call_next) -> result` and calls `call_next(run)` once. `enqueue` sees a `Call` in the producer and returns
+        the id; `execute` and, for `async def` tasks, `aexecute` see the `TaskContext` in the executor and return the result. Do
+        it in the module that defines the application: an executor takes what is there once that is imported.
+
+        Raises:
+            UsageError: a coroutine function where a plain one belongs, or the other way round.
+        """
+        return self._add_middleware(Middleware(enqueue, execute, aexecute))
+
+    def _add_middleware(self, middleware: Middleware) -> Middleware:
+        for part, function in (("enqueue", middleware.enqueue), ("execute", middleware.execute)):
+            if inspect.iscoroutinefunction(function):
+                raise UsageError(
+                    f"middleware {part}={function.__name__} is a coroutine function; those go around tasks as `aexecute`"
+                )
+        if middleware.aexecute is not None and not inspect.iscoroutinefunction(middleware.aexecute):
+            raise UsageError("middleware `aexecute` must be a coroutine function (`async def`); plain ones go in as `execute`")
+        self.middlewares.append(middleware)
+        if middleware.enqueue is not None:
+            self.client.add_middleware(middleware.enqueue)
+        return middleware
+
     # ------------------------------------------------------------ enqueue
 
     def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
@@ -337,6 +373,24 @@ class Stem:
         call_options = _with_options(self._call_options(known.options if known else TaskOptions()), **options)
         return Handle(self.client, self.client.enqueue(Call(name, args, kwargs or {}, call_options)))
 
+    def enqueue_inheriting(
+        self,
+        task: Task[..., Any] | str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        headers: Mapping[str, str],
+        meta: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> Handle[Any]:
+        """Enqueue a task with headers and meta that its own go before; for `TaskContext.enqueue`."""
+        if isinstance(task, Task):
+            client, name, base = task._client, task.name, task._options
+        else:
+            known = self.registry.find(task)
+            client, name, base = self.client, task, self._call_options(known.options if known else TaskOptions())
+        base = replace(base, headers={**headers, **base.headers}, meta={**meta, **base.meta})
+        return Handle(client, client.enqueue(Call(name, args, kwargs, _with_options(base, **options))))
+
     def handle(self, task_id: str) -> Handle[Any]:
         """A handle on a task that was enqueued elsewhere or earlier; it is not looked up."""
         return Handle(self.client, check_task_id(task_id))
@@ -353,11 +407,8 @@ class Stem:
 
     def _open_stores(self) -> Stores:
         settings = self.settings
-        if settings.broker_url.startswith("memory") and find_task() is not None:
-            raise UsageError(
-                "a task that runs in an executor cannot enqueue on a memory broker: that lives in the program which started the "
-                "worker, and a second one would be empty. Use sqlite:///stem.db."
-            )
+        if settings.broker_url.startswith("memory") and is_executor():
+            return stores_through(worker_link, has_results=not settings.results_are_off)  # one opened here would be empty
         from stem_actors.adapters import open_stores  # here: an executor that imports the user's module loads no adapter
 
         return open_stores(

@@ -12,13 +12,14 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from stem_actors.clock import Clock, SystemClock
 from stem_actors.codecs.msgpack import encode_envelope
 from stem_actors.config import Settings
-from stem_actors.errors import BrokerUnavailable, BulkEnqueueError, ResultsDisabled, StemError
+from stem_actors.errors import BrokerUnavailable, BulkEnqueueError, MiddlewareError, ResultsDisabled, StemError
+from stem_actors.middleware.chain import AroundSync, call_through
 from stem_actors.model.control import ControlCommand, broadcast_channel, encode_command, pack_revocation
 from stem_actors.model.envelope import WIRE_VERSION, Envelope
 from stem_actors.model.ids import new_task_id
@@ -59,6 +60,10 @@ class CallOptions:
     expires_at: float | None = None
     task_id: str | None = None
 
+    def with_headers(self, headers: Mapping[str, str]) -> CallOptions:
+        """These options with further headers; for middleware, as `call._replace(options=call.options.with_headers(…))`."""
+        return replace(self, headers={**self.headers, **headers})
+
 
 class Call(NamedTuple, Generic[R_co]):
     """A call of a task that is not sent yet; `R_co` is what the task returns. Made by `Task.call`."""
@@ -90,6 +95,7 @@ class Client:
         self._clock = clock or SystemClock()
         self._patience = patience
         self._pause = pause
+        self._around: list[AroundSync] = []
         self._opening = threading.Lock()
         self._session: _Session | None = None
 
@@ -107,6 +113,10 @@ class Client:
 
     # ------------------------------------------------------------ enqueue
 
+    def add_middleware(self, function: AroundSync) -> None:
+        """Put `(call, call_next) -> id` around every enqueue, inside of those that are there."""
+        self._around.append(function)
+
     def enqueue(self, call: Call[Any]) -> str:
         """Store one task durably and return its id.
 
@@ -115,7 +125,13 @@ class Client:
             DuplicateTaskId: the chosen id is in use.
             BrokerUnavailable: no answer within the client's patience; the task may or may not be stored.
             StorageFull: it is not stored.
+            MiddlewareError: a middleware did not do its part.
         """
+        if self._around:
+            return self._through_middleware(call, self._publish)
+        return self._publish(call)
+
+    def _publish(self, call: Call[Any]) -> str:
         message = self._message(call, self._clock.now())
         self._open().sender.publish((message,))
         return message.id
@@ -123,13 +139,25 @@ class Client:
     def enqueue_many(self, calls: Iterable[Call[Any]]) -> list[str]:
         """Store tasks, up to 1,000 in each atomic step, and return their ids in order.
 
+        Middleware goes around each call's encoding here; all are published together when each has been through it.
+
         Raises:
             PayloadError: as `enqueue`; nothing was stored.
             BulkEnqueueError: a later step failed; it says which ids are stored, unknown and missing.
             BrokerUnavailable, DuplicateTaskId, StorageFull: as `enqueue`, when there is but one step.
         """
         now = self._clock.now()
-        messages = [self._message(call, now) for call in calls]
+        messages: list[Message] = []
+
+        def add(call: Call[Any]) -> str:
+            messages.append(self._message(call, now))
+            return messages[-1].id
+
+        for call in calls:
+            if self._around:
+                self._through_middleware(call, add)
+            else:
+                add(call)
         sender = self._open().sender if messages else None
         for start in range(0, len(messages), BULK):
             assert sender is not None
@@ -140,6 +168,12 @@ class Client:
                     raise
                 raise _bulk_error([message.id for message in messages], start, error) from error
         return [message.id for message in messages]
+
+    def _through_middleware(self, call: Call[Any], innermost: Callable[[Call[Any]], str]) -> str:
+        task_id = call_through(self._around, call, innermost, "enqueue the task")
+        if not isinstance(task_id, str):
+            raise MiddlewareError(f"middleware returned {task_id!r} in place of the id that the next one gave it")
+        return task_id
 
     def _message(self, call: Call[Any], now: float) -> Message:
         name, args, kwargs, options = call

@@ -108,7 +108,7 @@ def or_none(grammar: Grammar) -> Grammar:
     def read(text: str) -> Any:
         return None if text.lower() == "none" else grammar.read(text)
 
-    return Grammar(f"{grammar.wanted}, or none", read, grammar.show)
+    return Grammar(f"{grammar.wanted}, or none", read, lambda value: "none" if value is None else grammar.show(value))
 
 
 def choice(*words: str) -> Grammar:
@@ -269,17 +269,17 @@ class Settings:
     async_slots: int = _setting(integer(1), "coroutine tasks at once in one executor", 1000)
     pool: str = _setting(choice("forkserver", "spawn"), "how executors are started", "forkserver", "--pool")
     max_tasks_per_executor: int | None = _setting(
-        or_none(integer(1)), "replace an executor after so many tasks (default: never)", None, "--max-tasks-per-executor"
+        or_none(integer(1)), "replace an executor after so many tasks (default: none)", None, "--max-tasks-per-executor"
     )
     max_memory_per_executor: int | None = _setting(
         or_none(SIZE),
-        "replace an executor that holds so much memory after a task (default: never)",
+        "replace an executor that holds so much memory after a task (default: none)",
         None,
         "--max-memory-per-executor",
     )
     max_address_space_per_executor: int | None = _setting(
         or_none(SIZE),
-        "more memory than this a task cannot get: it fails with MemoryError (default: no limit)",
+        "more memory than this a task cannot get: it fails with MemoryError (default: none)",
         None,
         "--max-address-space-per-executor",
     )

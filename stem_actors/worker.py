@@ -38,7 +38,7 @@ from stem_actors.codecs.msgpack import decode_delivery, decode_envelope, encode_
 from stem_actors.config import Settings, masked_url
 from stem_actors.errors import BrokerUnavailable, ConfigError, StemError, StorageFull
 from stem_actors.executors.application import ApplicationSource
-from stem_actors.executors.child import Codec
+from stem_actors.executors.child import Codec, Shape
 from stem_actors.executors.launcher import ExecutorLauncher
 from stem_actors.executors.process import ExecutorProcess
 from stem_actors.metrics import Tally
@@ -110,7 +110,14 @@ class Worker:
         settings = orders.settings
         codec = Codec(partial(decode_envelope, max_bytes=settings.max_payload_bytes), encode_payload)
         self._launcher = ExecutorLauncher(
-            settings.pool, orders.source, codec, orders.worker_id, (settings.log_level, settings.log_format), _PRELOAD, self._wake
+            settings.pool,
+            orders.source,
+            codec,
+            orders.worker_id,
+            (settings.log_level, settings.log_format),
+            _PRELOAD,
+            self._wake,
+            Shape(settings.threads, settings.max_address_space_per_executor),
         )
         self._tree: Tree | None = None
         self._tallies: dict[str, Tally] = {}

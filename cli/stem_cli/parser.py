@@ -128,7 +128,7 @@ def build_stem_parser() -> CommandParser:
         more="Exits with 0 when it succeeded, 1 when it failed or was cancelled, 70 at the timeout.",
     )
     wait.add_argument("id", metavar="ID", help="id of the task")
-    wait.add_argument("--timeout", metavar="DURATION", help="give up after so long (default: never)")
+    wait.add_argument("--timeout", metavar="DURATION", help="give up after so long (default: none)")
 
     tasks = _group(commands, "tasks", "look at the tasks of an application", "stem tasks ls --app shop.tasks:app")
     _command(
@@ -369,17 +369,17 @@ def build_node_parser() -> CommandParser:
         "--threads", metavar="N", help="tasks at once in one executor, each in a thread, unless they are coroutines (default: 1)"
     )
     processes.add_argument(
-        "--max-tasks-per-executor", metavar="N", help="replace an executor after so many tasks (default: never)"
+        "--max-tasks-per-executor", metavar="N", help="replace an executor after so many tasks (default: none)"
     )
     processes.add_argument(
         "--max-memory-per-executor",
         metavar="SIZE",
-        help="replace an executor that holds so much memory after a task, such as 200MiB (default: never)",
+        help="replace an executor that holds so much memory after a task, such as 200MiB (default: none)",
     )
     processes.add_argument(
         "--max-address-space-per-executor",
         metavar="SIZE",
-        help="more memory than this a task cannot get: it fails with MemoryError (default: no limit)",
+        help="more memory than this a task cannot get: it fails with MemoryError (default: none)",
     )
     processes.add_argument("--pool", metavar="forkserver|spawn", help="how executors are started (default: forkserver)")
     processes.add_argument(

@@ -209,6 +209,14 @@ class Crew:
         if process.wants_to_write:
             self._actor.watch(process.sock.fileno(), Writable(slot, process), write=True)
 
+    def reply(self, process: ExecutorProcess, number: int, error: Sequence[str] | None, answer: bytes) -> None:
+        """Tell an executor what its errand came to, if it is still there."""
+        slot = next((slot for slot in self.slots if slot.process is process), None)
+        if slot is not None:
+            process.reply(number, error, answer)
+            if process.wants_to_write:
+                self._actor.watch(process.sock.fileno(), Writable(slot, process), write=True)
+
     def write(self, slot: Slot, process: ExecutorProcess) -> None:
         """Write on what the socket did not take at once."""
         if slot.process is not process:

@@ -121,6 +121,7 @@ Message: TypeAlias = (
     | m.FetchingStopped
     | m.SettlerStarted
     | m.HeldReleased
+    | m.ErrandDone
     | GetReport
     | crew.Readable
     | crew.Writable
@@ -135,10 +136,10 @@ class ExecutorPool(StemActor):
     """Runs what the consumer delivers.
 
     Owns:     the executors, and every flight from its delivery to the broker's answer.
-    Receives: Deliver, Held, ConsumerStarted, FetchingStopped (consumer); Settled, Marked, Announced, SettlerStarted, HeldReleased
-              (settler); RenewalRound, Renewed, LeasesLost (lease renewer); Revoke (revoke listener); ExecutorUp, ExecutorFailed
+    Receives: Deliver, Held, ConsumerStarted, FetchingStopped (consumer); Settled, Marked, Announced, SettlerStarted, HeldReleased,
+              ErrandDone (settler); RenewalRound, Renewed, LeasesLost (lease renewer); Revoke (revoke listener); ExecutorUp, ExecutorFailed
               (launcher); Shutdown; GetReport.
-    Tells:    settler (Finished, Note, MarkStarted, Announce, ReleaseHeld), consumer (Credit, Recover), lease renewer (InFlight,
+    Tells:    settler (Finished, Note, MarkStarted, Announce, ReleaseHeld, Errand), consumer (Credit, Recover), lease renewer (InFlight,
               RenewNow).
     Restart:  its predecessor's executors are killed before it takes anything, then all that this incarnation still holds is
               released, queued behind the outcomes which the settler already has.
@@ -246,6 +247,8 @@ class ExecutorPool(StemActor):
                 self._tell_again()
             case m.HeldReleased():
                 self._held_released()
+            case m.ErrandDone(process, number, error, answer):
+                self._crew.reply(process, number, error, answer)
             case m.Shutdown(mode):
                 self._shut_down(mode)
             case GetReport():
@@ -426,6 +429,8 @@ class ExecutorPool(StemActor):
                     self._run_progressed(frame[1], frame[2], frame[3])
                 case FromExecutor.EXTEND:
                     self.tell(m.LEASE_RENEWER, m.RenewNow())
+                case FromExecutor.ERRAND if slot.process is not None:
+                    self.tell(m.SETTLER, m.Errand(slot.process, *frame[1:]))
                 case FromExecutor.READY:
                     self._executor_ready(slot, frame[1])
                 case FromExecutor.UNUSABLE:

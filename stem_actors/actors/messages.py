@@ -31,6 +31,8 @@ __all__ = [
     "ConsumerStarted",
     "Credit",
     "Deliver",
+    "Errand",
+    "ErrandDone",
     "ExecutorFailed",
     "ExecutorUp",
     "Finished",
@@ -173,6 +175,16 @@ class Announced:
 
 
 @dataclass(frozen=True, slots=True)
+class ErrandDone:
+    """What an executor's errand came to: error class and text, or the answer, packed."""
+
+    process: ExecutorProcess
+    number: int
+    error: Sequence[str] | None
+    answer: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class HeldReleased:
     """What an earlier pool of this incarnation held has been released."""
 
@@ -229,6 +241,16 @@ class ExecutorFailed:
 
 
 # ---------------------------------------------------------------- to the settler
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """Something that a task has its worker do at the broker; see `executors/errands.py`. Answered by `ErrandDone`."""
+
+    process: ExecutorProcess
+    number: int
+    errand: int
+    payload: Any
 
 
 @dataclass(frozen=True, slots=True)

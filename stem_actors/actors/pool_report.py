@@ -23,7 +23,10 @@ class GetReport:
 
 @dataclass(frozen=True, slots=True)
 class PoolReport:
-    """`active` lists at most 50 runs; `queues` holds what is in flight of each; `unkillable` executors are beside the slots."""
+    """`active` lists at most 50 runs; `queues` holds what is in flight of each.
+
+    `unkillable` executors are beside the slots, of which `slots` are of one kind.
+    """
 
     inflight: int
     waiting: int
@@ -82,6 +85,6 @@ def describe(
         is_draining=is_draining,
         succeeded=ended.get("succeeded", 0),
         failed=ended.get("other", 0),
-        slots=len(slots),
+        slots=max(Counter(slot.is_async for slot in slots).values(), default=0),
         unkillable=unkillable,
     )

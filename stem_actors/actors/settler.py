@@ -13,6 +13,7 @@ from stem_actors.actors.reconnect import Reconnect
 from stem_actors.actors.settlement_counter import SettlementCounter
 from stem_actors.actors.vitals import Vitals
 from stem_actors.errors import BrokerUnavailable, StemError, StorageFull
+from stem_actors.executors.errands import run_errand
 from stem_actors.metrics import Tally
 from stem_actors.model.delivery import Delivery
 from stem_actors.model.lifecycle import TaskState
@@ -35,15 +36,15 @@ class _TryAgain:
     """The broker was away; perhaps it is back."""
 
 
-Message: TypeAlias = m.Finished | m.Note | m.MarkStarted | m.Announce | m.ReleaseHeld | _TryAgain
+Message: TypeAlias = m.Finished | m.Errand | m.Note | m.MarkStarted | m.Announce | m.ReleaseHeld | _TryAgain
 
 
 class Settler(StemActor):
     """Tells the broker how each delivery ended.
 
     Owns:     nothing that lasts: what it holds unsettled, the pool hands over again to a successor.
-    Receives: Finished, Note, MarkStarted, Announce, ReleaseHeld.
-    Tells:    executor pool (Settled, Marked, Announced, HeldReleased, SettlerStarted).
+    Receives: Finished, Note, MarkStarted, Announce, ReleaseHeld, Errand.
+    Tells:    executor pool (Settled, Marked, Announced, HeldReleased, SettlerStarted, ErrandDone).
 
     While the broker is away it keeps what it has and tries again; the pool's credit bounds how much that can become. Where
     results have a server of their own they are written first, then the delivery is settled.
@@ -92,6 +93,9 @@ class Settler(StemActor):
             case m.MarkStarted() | m.Announce() | m.ReleaseHeld():
                 self._after_settling.append(message)
                 self._settle_all()
+            case m.Errand(process, number, errand, payload):
+                done = run_errand(errand, payload, self._broker, self._notes_to)
+                self.tell(m.EXECUTOR_POOL, m.ErrandDone(process, number, *done))
             case _TryAgain():
                 self._settle_all()
             case _:

@@ -65,6 +65,10 @@ class AsyncExecutor:
         if self._channel.is_stopping and not self._runs:
             raise WorkerGone
 
+    def look_again(self) -> None:
+        """Somebody else has read frames, in this thread: see what came with them."""
+        asyncio.get_running_loop().call_soon(self._guarded, self._on_frames)
+
     def _interrupt_runs(self) -> None:
         """Pass interrupts on; one for a claim that has yet to start waits for it."""
         if not self._channel.interrupts:

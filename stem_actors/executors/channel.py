@@ -2,15 +2,18 @@
 
 Owns what was handed over and not yet claimed, and the interrupts that arrived: `interrupts` those not raised yet, `cancelled`
 the claims whose run counts for nothing any more. For the executor's main thread alone, but for
-`send`, which a task's own threads use too.
+`send` and `ask`, which a task's own threads use too.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -20,6 +23,7 @@ from stem_actors.executors.frames import Frame, FromExecutor, Handed, InterruptK
 __all__ = ["Channel", "WorkerGone"]
 
 _READ_BYTES = 262_144
+_ONE_WAIT = 0.1  # seconds after which a thread looks again whether it may read itself
 
 
 class WorkerGone(Exception):
@@ -39,6 +43,9 @@ class Channel:
         self._generation = 0
         self._unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
         self._sending = threading.Lock()
+        self._asked = itertools.count(1)
+        self._replies: dict[int, tuple[Any, Any] | None] = {}  # by number; None: not here yet
+        self._replied = threading.Condition()
 
     def claim(self) -> Handed:
         """Take the next task that was not taken back; waits for one. Raises `WorkerGone` when there will be none."""
@@ -99,6 +106,25 @@ class Channel:
         except OSError as error:
             raise WorkerGone from error
 
+    def ask(self, timeout: float, read_some: Callable[[float], bool], *parts: Any) -> tuple[Any, Any] | None:
+        """Send an errand and wait for its reply: error and answer; None when it does not come in time.
+
+        From any thread. `read_some(seconds)` waits so long for something to read, and reads it; False at once where this thread
+        may not read, and another does.
+        """
+        number = next(self._asked)
+        self._replies[number] = None
+        end = time.monotonic() + timeout
+        try:
+            self.send(FromExecutor.ERRAND, number, *parts)
+            while self._replies[number] is None and (left := end - time.monotonic()) > 0:
+                if not read_some(min(left, _ONE_WAIT)):
+                    with self._replied:
+                        self._replied.wait_for(lambda: self._replies[number] is not None, min(left, _ONE_WAIT))
+            return self._replies[number]
+        finally:
+            del self._replies[number]
+
     def forget(self, claim: int) -> None:
         """A claim has ended: what was heard about it is over."""
         self.interrupts.pop(claim, None)
@@ -142,5 +168,10 @@ class Channel:
                     self.cancelled.add(claim)
             case [ToExecutor.STOP]:
                 self.is_stopping = True
+            case [ToExecutor.REPLY, number, error, answer]:
+                with self._replied:
+                    if number in self._replies:  # else nobody waits any more
+                        self._replies[number] = error, answer
+                        self._replied.notify_all()
             case _:
                 raise WorkerGone

@@ -1,7 +1,8 @@
 """All that runs inside an executor process: load the application, claim tasks, run them, report.
 
 Sync tasks run in the main thread, one at a time; `async def` tasks share an event loop in that same thread (`async_child.py`).
-Which of the two a process does is settled by its first task; its worker never mixes them.
+With `Shape.threads` above 1, sync tasks run in threads, several at a time (`threaded_child.py`). Which of these a process does is
+settled by its first task; its worker never mixes them.
 
 An executor knows its pipes and nothing else of Stem: no broker, no lease but its end, no other task.
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
+import select
 import signal
 import socket
 import sys
@@ -19,20 +22,35 @@ import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from stem_actors.clock import SystemClock
-from stem_actors.errors import MalformedMessage, PayloadError, SoftTimeLimitExceeded, TaskInterrupt, TaskReleased, TaskRevoked
+from stem_actors.errors import (
+    BrokerUnavailable,
+    MalformedMessage,
+    PayloadError,
+    SoftTimeLimitExceeded,
+    TaskInterrupt,
+    TaskReleased,
+    TaskRevoked,
+    UsageError,
+)
 from stem_actors.executors.application import Application, ApplicationSource, CannotLoad, load
 from stem_actors.executors.channel import Channel, WorkerGone
-from stem_actors.executors.context import RetryRequested, TaskContext, enter, leave, log_fields
+from stem_actors.executors.context import RetryRequested, TaskContext, connect, enter, leave, log_fields
+from stem_actors.executors.errands import Errand, answer_of
 from stem_actors.executors.frames import EndKind, FromExecutor, Handed, InterruptKind
 from stem_actors.logs import set_up_logging
 from stem_actors.middleware import chain
 from stem_actors.model.envelope import Envelope
 from stem_actors.model.task import TaskDefinition
 
-__all__ = ["INTERRUPT_SIGNAL", "Codec", "Run", "die_with_parent", "main"]
+if TYPE_CHECKING:
+    from stem_actors.executors.async_child import AsyncExecutor
+    from stem_actors.executors.threaded_child import ThreadedExecutor
+
+__all__ = ["INTERRUPT_SIGNAL", "Codec", "Run", "Shape", "die_with_parent", "main"]
 
 INTERRUPT_SIGNAL = signal.SIGRTMIN + 7
 """Tells an executor that an interrupt waits in its socket. A real-time signal, so that it clashes with no user's handler."""
@@ -49,6 +67,13 @@ class Codec(NamedTuple):
     encode_payload: Callable[[Any, int], bytes]
 
 
+class Shape(NamedTuple):
+    """How executors are to be: `threads` sync tasks at once, and `address_space` bytes of memory at most (None: no limit)."""
+
+    threads: int = 1
+    address_space: int | None = None
+
+
 def die_with_parent() -> None:
     """Let the kernel kill this process when the thread that started it ends (Linux; elsewhere the closed pipe tells)."""
     with contextlib.suppress(OSError, AttributeError):
@@ -62,6 +87,7 @@ def main(
     source: ApplicationSource,
     codec: Codec,
     logging: tuple[str, str],
+    shape: Shape,
 ) -> None:
     """The entry of an executor process. Never returns: it ends with the process.
 
@@ -72,13 +98,18 @@ def main(
     channel = Channel(sock, os.dup(claims.fileno()))
     claims.close()
     code = 0
+    connect(None)  # what a module enqueues while it is imported here has no way out yet
     try:
         application = load(source)
+        _limit_memory(shape.address_space)
     except CannotLoad as error:
         channel.send(FromExecutor.UNUSABLE, error.exit_code, str(error))
         _leave(0)
     try:
-        executor = _Executor(channel, application, codec)  # it hears the interrupt signal before anybody may send one
+        executor = _Executor(
+            channel, application, codec, shape.threads
+        )  # it hears the interrupt signal before anybody may send one
+        connect(executor)
         channel.send(FromExecutor.READY, application.catalogue)
         executor.run()
     except WorkerGone:
@@ -99,6 +130,23 @@ def _settle_in(parent_pid: int | None) -> None:
         signal.signal(number, _leave_to_worker)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write("500")  # when memory runs out the kernel should take a task, not the worker that guards its lease
+
+
+def _limit_memory(address_space: int | None) -> None:
+    """From now on, after the application has taken what it needs. Programs that a task starts inherit it.
+
+    Raises:
+        CannotLoad: it needs more than that already.
+    """
+    if address_space is None:
+        return
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    if used >= address_space:
+        raise CannotLoad(
+            f"an executor has {used >> 20} MiB of address space once the application is loaded, and may have "
+            f"{address_space >> 20} MiB. Raise --max-address-space-per-executor (STEM_MAX_ADDRESS_SPACE_PER_EXECUTOR)."
+        )
+    resource.setrlimit(resource.RLIMIT_AS, (address_space, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def _leave_to_worker(_signal: int, _frame: object) -> None:
@@ -147,8 +195,10 @@ class Run(NamedTuple):
 class _Executor:
     """Claims and runs tasks one after another in the main thread."""
 
-    def __init__(self, channel: Channel, application: Application, codec: Codec) -> None:
+    def __init__(self, channel: Channel, application: Application, codec: Codec, threads: int) -> None:
         self._channel = channel
+        self._threads = threads
+        self._threaded: ThreadedExecutor | None = None
         self._application = application
         self._codec = codec
         self._execute = [each.execute for each in application.middlewares if each.execute is not None]
@@ -157,7 +207,9 @@ class _Executor:
         self._current: Handed | None = None
         self._in_user_code = False
         self._is_copy = False
-        self._serves_loop = False
+        self._serves_many = False
+        self._loop: AsyncExecutor | None = None
+        self._reading = threading.RLock()  # held by whoever reads while a sync task runs
         signal.signal(INTERRUPT_SIGNAL, self._on_interrupt)
         self._masks = threading.local()
         os.register_at_fork(before=self._block_signals, after_in_parent=self._unblock_signals, after_in_child=self._become_copy)
@@ -172,8 +224,16 @@ class _Executor:
             if run.task.is_async:
                 from stem_actors.executors.async_child import AsyncExecutor
 
-                self._serves_loop = True
-                AsyncExecutor(channel, self.prepare, self.report, self.leave_if_copy).run(run)
+                self._serves_many = True
+                self._loop = AsyncExecutor(channel, self.prepare, self.report, self.leave_if_copy)
+                self._loop.run(run)
+                return
+            if self._threads > 1:
+                from stem_actors.executors.threaded_child import ThreadedExecutor
+
+                self._serves_many = True
+                self._threaded = ThreadedExecutor(channel, self._threads, self.prepare, self.report, self.leave_if_copy)
+                self._threaded.run(run)
                 return
             self._run_one(run)
 
@@ -253,12 +313,39 @@ class _Executor:
         with self._in_our_code():
             self._channel.send(kind, claim, *parts)
         self._look_for_interrupts()
-        self._raise_interrupt(claim)
+        if self._threaded is None:  # else each run's gate has seen to it
+            self._raise_interrupt(claim)
 
     def _look_for_interrupts(self) -> None:
-        if not self._serves_loop and threading.current_thread() is threading.main_thread():
-            with self._in_our_code():
+        if not self._serves_many and threading.current_thread() is threading.main_thread():
+            with self._in_our_code(), self._reading:
                 self._channel.read(block=False)
+
+    # ------------------------------------------------------------ what is done for a task by the worker (`WorkerLink`)
+
+    def ask(self, errand: Errand, payload: Any, timeout: float) -> Any:
+        """Have the worker do something at its broker, and wait for the answer; see `errands.py`."""
+        if self._is_copy:
+            raise UsageError("a forked copy of an executor has no way to its worker's memory broker; enqueue in the task itself")
+        with self._in_our_code():
+            reply = self._channel.ask(timeout, self._read_some, int(errand), payload)
+        if self._loop is not None and threading.current_thread() is threading.main_thread():
+            self._loop.look_again()
+        if reply is None:
+            raise BrokerUnavailable(f"the worker has not answered within {timeout:g} s; what was asked may be done or not")
+        return answer_of(*reply)
+
+    def _read_some(self, seconds: float) -> bool:
+        """Wait for frames and take them in, if this thread may: the main thread, or any other while a sync task runs in that."""
+        is_main = threading.current_thread() is threading.main_thread()
+        if not is_main and (self._serves_many or self._current is None):
+            return False
+        select.select([self._channel.sock], [], [], seconds)
+        with self._reading:
+            # Once the task has ended, reading is for the main thread alone, which goes by the order of frames and claims.
+            if is_main or self._current is not None:
+                self._channel.read(block=False)
+        return True
 
     # ------------------------------------------------------------ sync tasks
 
@@ -281,7 +368,8 @@ class _Executor:
             kind, detail = classify(error)
         seconds = time.perf_counter() - started
         leave(token)
-        self._current = None
+        with self._reading:
+            self._current = None
         self.leave_if_copy()
         self._channel.forget(run.handed.claim)
         self.report(run, kind, detail, started_at, seconds)
@@ -309,6 +397,10 @@ class _Executor:
     @contextlib.contextmanager
     def _in_our_code(self) -> Iterator[None]:
         """No interrupt is raised inside; a half-written frame would garble the stream."""
+        if self._threaded is not None:
+            with self._threaded.held():
+                yield
+            return
         if threading.current_thread() is not threading.main_thread():  # interrupts are raised in the main thread only
             yield
             return
@@ -364,6 +456,8 @@ def classify(error: BaseException) -> tuple[EndKind, Any]:
 def describe(error: BaseException, task: TaskDefinition) -> list[Any]:
     """An exception as data: class name, message, traceback without our own frames, and whether the policy lets it be retried."""
     policy = task.options.retry_policy
+    if isinstance(error, MemoryError):
+        traceback.clear_frames(error.__traceback__)  # what filled the memory is theirs
     user_frames = error.__traceback__
     while user_frames is not None and os.path.dirname(user_frames.tb_frame.f_code.co_filename) in _OUR_FRAMES:
         user_frames = user_frames.tb_next

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, Protocol
 
 from stem_actors.clock import SystemClock
 from stem_actors.errors import StemError, UsageError
+from stem_actors.executors.errands import WorkerLink
 from stem_actors.model.moments import delay_until
 from stem_actors.model.record import TaskRecord
 
@@ -24,11 +25,14 @@ __all__ = [
     "ExecutorLink",
     "RetryRequested",
     "TaskContext",
+    "connect",
     "current_task",
     "enter",
     "find_task",
+    "is_executor",
     "leave",
     "log_fields",
+    "worker_link",
 ]
 
 
@@ -178,9 +182,9 @@ class TaskContext:
         """Enqueue another task, a `Task` or a name, that inherits this one's headers and meta; durable when it returns.
 
         Its meta says where it comes from (`stem.parentTaskId`, `stem.parentAttempt`, `stem.rootTaskId`) unless `add_to_parent` is
-        False. `options` as for `Task.options`; headers and meta named there go before what is inherited. What stands in meta under
-        `stem.` belongs to this call and is not inherited, such as its time limits. A redelivered task enqueues again: name a
-        `task_id` where that must not be. The return value is a `Handle`.
+        False. `options` as for `Task.options`; headers and meta named there go before what is inherited. What stands in meta
+        under `stem.` belongs to this call and is not inherited, such as its time limits. A redelivered task enqueues again: name
+        a `task_id` where that must not be. The return value is a `Handle`.
 
         Raises:
             UsageError: this context belongs to no application.
@@ -257,6 +261,35 @@ def current_task() -> TaskContext:
 def find_task() -> TaskContext | None:
     """Like `current_task`, but None outside of a task."""
     return _current.get()
+
+
+_worker_link: WorkerLink | None = None
+_is_executor = False
+
+
+def connect(link: WorkerLink | None) -> None:
+    """Say that this process is an executor, and what leads to its worker; None: not yet known. For executors."""
+    global _worker_link, _is_executor
+    _worker_link, _is_executor = link, True
+
+
+def is_executor() -> bool:
+    """Whether this process is an executor. Any thread of it, whether it knows a task or not."""
+    return _is_executor
+
+
+def worker_link() -> WorkerLink:
+    """The way to this executor's worker.
+
+    Raises:
+        UsageError: there is none: it is only being started, and imports the application.
+    """
+    if _worker_link is None:
+        raise UsageError(
+            "an executor that is only importing the application cannot enqueue on a memory broker: the program that started it does "
+            'so already. Enqueue in functions, or under `if __name__ == "__main__"`.'
+        )
+    return _worker_link
 
 
 def enter(context: TaskContext) -> Token[TaskContext | None]:

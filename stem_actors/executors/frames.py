@@ -22,6 +22,7 @@ class ToExecutor(IntEnum):
     FORGET = 1  # [FORGET, generation]
     INTERRUPT = 2  # [INTERRUPT, claim, InterruptKind, reason]
     STOP = 3  # [STOP]: leave when nothing runs
+    REPLY = 4  # [REPLY, number, [error class, text] or None, packed answer]: what an ERRAND came to
 
 
 class FromExecutor(IntEnum):
@@ -31,6 +32,7 @@ class FromExecutor(IntEnum):
     ENDED = 3  # [ENDED, claim, EndKind, detail, started_at, seconds]; started_at 0: it was not
     PROGRESS = 4  # [PROGRESS, claim, percent, data]
     EXTEND = 5  # [EXTEND, claim]: the task asks for its lease to be renewed now
+    ERRAND = 6  # [ERRAND, number, Errand, payload]: something to be done at the broker; answered by REPLY
 
 
 class EndKind(IntEnum):

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from stem_actors.executors.application import ApplicationSource
-from stem_actors.executors.child import Codec
+from stem_actors.executors.child import Codec, Shape
 from stem_actors.executors.process import ExecutorProcess, launch
 
 __all__ = ["ExecutorLauncher"]
@@ -37,6 +37,7 @@ class ExecutorLauncher:
         logging: tuple[str, str],
         preload: Sequence[str],
         wake: Callable[[], None],
+        shape: Shape | None = None,
     ) -> None:
         self._context = multiprocessing.get_context(method)
         self._method = method
@@ -46,6 +47,7 @@ class ExecutorLauncher:
         self._logging = logging
         self._preload = preload
         self._wake = wake
+        self._shape = shape or Shape()
         self._tickets = itertools.count(1)
         self._requests: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
         self._started: list[ExecutorProcess] = []
@@ -75,7 +77,7 @@ class ExecutorLauncher:
             return None
         parent = os.getpid() if self._method == "spawn" else None
         try:
-            process = launch(self._context, self._source, self._codec, f"{self._name}/{slot}", parent, self._logging)
+            process = launch(self._context, self._source, self._codec, f"{self._name}/{slot}", parent, self._logging, self._shape)
         except (OSError, EOFError) as error:  # its forkserver has just died, or the host has no room for a process
             _logger.warning("cannot start an executor: %s: %s", type(error).__name__, error)
             return slot, ticket, f"{type(error).__name__}: {error}"

@@ -21,7 +21,7 @@ from typing import Any
 import msgpack
 
 from stem_actors.executors.application import ApplicationSource
-from stem_actors.executors.child import INTERRUPT_SIGNAL, Codec, main
+from stem_actors.executors.child import INTERRUPT_SIGNAL, Codec, Shape, main
 from stem_actors.executors.frames import FromExecutor, Handed, InterruptKind, ToExecutor, next_generation
 
 __all__ = ["ExecutorProcess", "launch"]
@@ -119,6 +119,11 @@ class ExecutorProcess:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, INTERRUPT_SIGNAL)
 
+    def reply(self, number: int, error: Sequence[str] | None, answer: bytes) -> None:
+        """Answer an errand."""
+        with contextlib.suppress(OSError):
+            self._write(ToExecutor.REPLY, number, error, answer)
+
     @property
     def wants_to_write(self) -> bool:
         """Whether bytes wait for the socket to take more."""
@@ -208,7 +213,13 @@ class ExecutorProcess:
 
 
 def launch(
-    context: BaseContext, source: ApplicationSource, codec: Codec, name: str, parent_pid: int | None, logging: tuple[str, str]
+    context: BaseContext,
+    source: ApplicationSource,
+    codec: Codec,
+    name: str,
+    parent_pid: int | None,
+    logging: tuple[str, str],
+    shape: Shape,
 ) -> ExecutorProcess:
     """Start an executor process. Blocks until it is forked; call it from the worker's main thread only.
 
@@ -217,7 +228,7 @@ def launch(
     ours, theirs = socket.socketpair()
     reader, writer = context.Pipe(duplex=False)
     process: BaseProcess = context.Process(  # type: ignore[attr-defined]  # every context has it, typeshed's base has not
-        target=main, args=(theirs, reader, parent_pid, source, codec, logging), name=name, daemon=False
+        target=main, args=(theirs, reader, parent_pid, source, codec, logging, shape), name=name, daemon=False
     )
     try:
         process.start()

@@ -113,17 +113,17 @@ def follow(block: Block, shown: str | None, folder: Path, nodes: list[subprocess
         (line,) = lines
         nodes.append(subprocess.Popen(["bash", "-c", f"exec {line}"], cwd=folder, env=environ(), stderr=subprocess.DEVNULL))
         return
-    printed = ""
-    for position, line in enumerate(lines):
-        printed += run(line, folder)
+    wanted, printed = neutral(shown or ""), ""
+    for line in lines:
         until = time.monotonic() + 10
-        # The last command of a block may look before the worker is so far; a reader looks again.
-        while position == len(lines) - 1 and shown and line.startswith("stem task show") and neutral(printed, folder) != neutral(shown):
-            assert time.monotonic() < until, f"line {block.line}: {printed}"
-            before = printed[: len(printed) - len(run(line, folder))] if len(lines) == 1 else "".join(printed.splitlines(True)[:1])
-            printed = before + run(line, folder)
+        now = run(line, folder)
+        # It may look before the worker is so far; a reader looks again.
+        while not wanted.startswith(neutral(printed + now, folder)) and line.startswith("stem task show"):
+            assert time.monotonic() < until, f"line {block.line}: {printed + now}"
+            now = run(line, folder)
+        printed += now
     if shown is not None:
-        assert neutral(printed, folder) == neutral(shown), f"line {block.line}"
+        assert neutral(printed, folder) == wanted, f"line {block.line}"
 
 
 def run(line: str, folder: Path) -> str:

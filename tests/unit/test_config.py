@@ -101,6 +101,9 @@ def test_durations_have_one_grammar(text: str, seconds: float) -> None:
         ("STEM_LOG_LEVEL", "loud"),
         ("STEM_LOG_FORMAT", "xml"),
         ("STEM_MAX_PAYLOAD_BYTES", "1"),
+        ("STEM_THREADS", "0"),
+        *(("STEM_MAX_TASKS_PER_EXECUTOR", text) for text in ("0", "-1", "many")),
+        *(("STEM_MAX_MEMORY_PER_EXECUTOR", text) for text in ("0", "1.5GiB", "200 MiB", "200M", "-1")),
     ],
 )
 def test_a_value_outside_its_grammar_is_an_error_that_names_variable_and_value(variable: str, text: str) -> None:
@@ -108,6 +111,26 @@ def test_a_value_outside_its_grammar_is_an_error_that_names_variable_and_value(v
         resolve({}, {variable: text})
     assert variable in str(caught.value)
     assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "shown"),
+    [
+        ("1000", 1000, "1000"),
+        ("1000B", 1000, "1000"),
+        ("200MiB", 200 << 20, "200MiB"),
+        ("1024MiB", 1 << 30, "1GiB"),
+        ("8kB", 8000, "8000"),
+        ("1GB", 10**9, "1000000000"),
+        ("2KiB", 2048, "2KiB"),
+        ("3MB", 3_000_000, "3000000"),
+        ("None", None, "none"),
+    ],
+)
+def test_sizes_have_one_grammar(text: str, size: int | None, shown: str) -> None:
+    assert resolve({}, {"STEM_MAX_MEMORY_PER_EXECUTOR": text}).settings.max_memory_per_executor == size
+    grammar = next(each.grammar for each in SETTINGS if each.name == "max_memory_per_executor")
+    assert grammar.show(size) == shown
 
 
 def test_an_error_in_a_flag_names_the_flag() -> None:
@@ -166,6 +189,10 @@ CHANGED = Settings(
     name="n",
     log_format="plain",
     result_backend_url="none",
+    threads=2,
+    max_tasks_per_executor=100,
+    max_memory_per_executor=1_000_000,
+    max_address_space_per_executor=2 << 30,
 )
 
 

@@ -20,6 +20,8 @@ PUBLIC = [
     "ConfigError",
     "DuplicateTaskId",
     "Handle",
+    "Middleware",
+    "MiddlewareError",
     "PayloadError",
     "ResultTimeout",
     "ResultsDisabled",

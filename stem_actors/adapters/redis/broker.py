@@ -95,6 +95,7 @@ class RedisBroker:
     def open_intake(self, queues: Sequence[str], holder: str) -> Intake:
         intake = RedisIntake(self._server, self._namespace, queues, holder, self._retention.visibility_timeout)
         self._intakes.append(intake)
+        self._sweeper.own.update(queues)
         return intake
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Answer]:

@@ -17,7 +17,7 @@ from stem_actors.adapters.redis.keys import Keys
 
 __all__ = ["RedisControl"]
 
-LOOK_EVERY = 5.0  # seconds between two looks of one who listens: what it hears is a hint
+LOOK_EVERY = 10.0  # seconds between two looks of one who listens: what it hears is a hint
 SPARE_LISTENERS = 4
 
 

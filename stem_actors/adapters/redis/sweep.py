@@ -24,7 +24,7 @@ __all__ = ["Sweeper"]
 
 PRUNE_INTERVAL = 30.0  # for what nobody waits for
 QUEUES_AT_ONCE = 100
-LIST_EVERY = 5.0  # seconds for which the list of queues is believed
+LIST_EVERY = 10.0  # seconds for which the list of queues is believed
 QUEUE_KEPT = 600.0  # one that holds nothing
 CONSUMER_KEPT = 60.0  # one that holds nothing; the server makes it anew when it reads again
 
@@ -45,6 +45,7 @@ class Sweeper:
         self.consumer_kept_ms = round(CONSUMER_KEPT * 1000)
         self._cursor: Any = 0
         self._listed: list[str] = []
+        self.own: set[str] = set()  # those that this process consumes
         self._listed_at = float("-inf")
 
     def queues(self) -> list[str]:
@@ -52,11 +53,11 @@ class Sweeper:
         return sorted(name.decode() for name in self._server.command("SMEMBERS", self._keys.queues))
 
     def _known_queues(self) -> list[str]:
-        """As `queues`, not asked each time: one that is new needs no sweep for seconds, since its consumers promote too."""
+        """As `queues`, not asked each time: one that is new elsewhere can wait for seconds, since its consumers promote too."""
         now = time.monotonic()
         if self._server.given or now - self._listed_at >= LIST_EVERY:
             self._listed, self._listed_at = self.queues(), now
-        return self._listed
+        return sorted(self.own.union(self._listed))
 
     def sweep(self) -> Swept:
         queues = self._known_queues()

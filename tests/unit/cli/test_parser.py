@@ -52,7 +52,8 @@ def test_what_the_help_calls_the_default_is_the_default() -> None:
         told = re.search(r"\(default: ([\w:/.]+)\)", action.help or "")
         setting = next((each for each in SETTINGS if each.name == action.dest), None)
         if told and setting and told[1] != "the":
-            value = getattr(Settings(), setting.name) or ("default",)
+            value = getattr(Settings(), setting.name)
+            value = ("default",) if value == () else value
             assert told[1] == setting.grammar.show(value), action.dest
 
 

@@ -1,5 +1,7 @@
--- What scripts share: each gets those functions that it uses, directly or not. A blank line ends a function. Names: a queue is its prefix `<ns>:{<name>}:`; a lane is one of its streams, `p5` for what is new at
--- priority 5, `b5` for what came back there, read before it. Times are milliseconds since the epoch.
+-- What scripts share: each gets those functions that it uses, directly or not. A blank line ends a function.
+--
+-- Names: a queue is its prefix `<ns>:{<name>}:`; a lane is one of its streams, `p5` for what is new at priority 5, `b5` for what
+-- came back there, read before it. Times are milliseconds since the epoch.
 --
 -- An entry's fields are `h`, `b` and, where there is one, `s` and `g`: header, body, state, signature. A header has five lines:
 -- waiting since, visibility timeout or empty, 1 for an id its producer chose, hand-outs that the state does not count, id.
