@@ -136,11 +136,11 @@ class ExecutorPool(StemActor):
     """Runs what the consumer delivers.
 
     Owns:     the executors, and every flight from its delivery to the broker's answer.
-    Receives: Deliver, Held, ConsumerStarted, FetchingStopped (consumer); Settled, Marked, Announced, SettlerStarted, HeldReleased,
-              ErrandDone (settler); RenewalRound, Renewed, LeasesLost (lease renewer); Revoke (revoke listener); ExecutorUp, ExecutorFailed
-              (launcher); Shutdown; GetReport.
-    Tells:    settler (Finished, Note, MarkStarted, Announce, ReleaseHeld, Errand), consumer (Credit, Recover), lease renewer (InFlight,
-              RenewNow).
+    Receives: Deliver, Held, ConsumerStarted, FetchingStopped (consumer); Settled, Marked, Announced, SettlerStarted,
+              HeldReleased, ErrandDone (settler); RenewalRound, Renewed, LeasesLost (lease renewer); Revoke (revoke listener);
+              ExecutorUp, ExecutorFailed (launcher); Shutdown; GetReport.
+    Tells:    settler (Finished, Note, MarkStarted, Announce, ReleaseHeld, Errand), consumer (Credit, Recover), lease renewer
+              (InFlight, RenewNow).
     Restart:  its predecessor's executors are killed before it takes anything, then all that this incarnation still holds is
               released, queued behind the outcomes which the settler already has.
     """

@@ -286,8 +286,8 @@ def worker_link() -> WorkerLink:
     """
     if _worker_link is None:
         raise UsageError(
-            "an executor that is only importing the application cannot enqueue on a memory broker: the program that started it does "
-            'so already. Enqueue in functions, or under `if __name__ == "__main__"`.'
+            "an executor that is only importing the application cannot enqueue on a memory broker: the program that started it "
+            'does so already. Enqueue in functions, or under `if __name__ == "__main__"`.'
         )
     return _worker_link
 

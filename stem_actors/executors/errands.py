@@ -151,7 +151,7 @@ def _fields(record: TaskRecord | None) -> list[Any] | None:
     if record is None:
         return None
     error = record.error
-    fields = list(record)
+    fields: list[Any] = list(record)
     fields[record._fields.index("error")] = None if error is None else [getattr(error, name) for name in _ERROR_FIELDS]
     return fields
 

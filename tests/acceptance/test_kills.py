@@ -91,6 +91,12 @@ def test_two_thousand_tasks_survive_twenty_kills(tmp_path: Path, seed: int, caps
     assert _run_under_fire(tmp_path, tasks=2000, kills=21, seed=100 + seed, capsys=capsys) == []
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(20))
+def test_five_thousand_tasks_survive_a_kill_each_second(tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run_under_fire(tmp_path, tasks=5000, kills=28, seed=200 + seed, capsys=capsys) == []
+
+
 # ---------------------------------------------------------------- the judge itself
 
 

@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stem_actors import Handle
 from stem_actors.errors import StorageFull
 from tests.fixtures.node import Place, eventually
 
@@ -56,7 +58,7 @@ def test_a_full_disk_is_the_producers_error_and_the_node_goes_on_when_there_is_r
         before = [place.app.enqueue_by_name("jobs.add", [number, 1]) for number in range(50)]
         assert [handle.get(timeout=20) for handle in before] == list(range(1, 51))
         _fill(small_disk / "filler")
-        accepted = []
+        accepted: list[Handle[Any]] = []
         with pytest.raises(StorageFull, match=r"full|failing"):
             for number in range(2000):
                 accepted.append(place.app.enqueue_by_name("jobs.note", [number], {"seconds": 0.0}, headers={"pad": "x" * 2000}))

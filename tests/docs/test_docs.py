@@ -21,7 +21,7 @@ from tests.docs.pages import ROOT, Block, blocks, commands, pages
 
 PROGRAMS = Path(sysconfig.get_path("scripts"))
 TUTORIAL = ROOT / "docs/tutorial/first-task.md"
-SHELLS = ("bash", "sh", "console", "shell", "")
+SHELLS = ("bash", "sh", "console", "shell")
 ALL = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in pages()]
 WITH_PYTHON = [param for param in ALL if any(block.language == "python" for block in blocks(Path(str(param.values[0]))))]
 

@@ -319,15 +319,41 @@ def test_a_handle_is_known_by_its_id(app: Stem) -> None:
 # ---------------------------------------------------------------- stores
 
 
-def test_a_task_in_an_executor_does_not_open_a_second_memory_broker() -> None:
+def test_an_executor_does_not_open_a_second_memory_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "_is_executor", True)
     app = Stem("memory://", settings=Settings())
     task = app.task(double)
-    token = context.enter(context.TaskContext(RecordingLink(), 1, "i", "t", 0, {}, {}))
-    try:
-        with pytest.raises(UsageError, match="memory broker"):
-            task.enqueue(1)
-    finally:
-        context.leave(token)
+    with pytest.raises(UsageError, match="memory broker"):  # it only imports so far, and has no way to its worker
+        task.enqueue(1)
+    with pytest.raises(UsageError, match="memory://"):
+        app.stores.broker.depths()
+
+
+def test_what_a_task_enqueues_inherits_headers_and_meta_and_says_where_it_comes_from(app: Stem) -> None:
+    task = app.task(name="t")(double)
+    meta = {"tenant": "a", "k": 1, "stem.timeLimitMs": 5, "stem.rootTaskId": "root"}
+    running = context.TaskContext(RecordingLink(), 1, "id-1", "parent", 2, {"h": "1", "own": "0"}, meta, enqueuer=app)
+    running.enqueue(task.options(headers={"own": "1"}), [4], meta={"k": 2})
+    envelope = sent(app)
+    assert (envelope.headers, envelope.args) == ({"h": "1", "own": "1"}, [4])
+    origin = {"stem.parentTaskId": "id-1", "stem.parentAttempt": 2, "stem.rootTaskId": "root"}
+    assert envelope.meta == {"tenant": "a", "k": 2, **origin}
+    running.enqueue("elsewhere", add_to_parent=False, queue="mail")
+    envelope = sent(app, "mail")
+    assert (envelope.name, envelope.meta) == ("elsewhere", {"tenant": "a", "k": 1})
+
+
+def test_a_spawned_task_takes_its_arguments_as_they_are(app: Stem) -> None:
+    running = context.TaskContext(RecordingLink(), 1, "id-1", "parent", 0, {}, {}, enqueuer=app)
+    running.spawn("elsewhere", 1, queue="a keyword like any other")
+    envelope = sent(app)
+    assert (envelope.args, envelope.kwargs) == ([1], {"queue": "a keyword like any other"})
+    assert envelope.meta["stem.rootTaskId"] == "id-1"
+
+
+def test_a_context_without_an_application_cannot_enqueue() -> None:
+    with pytest.raises(UsageError, match="no application"):
+        context.TaskContext(RecordingLink(), 1, "id-1", "parent", 0, {}, {}).spawn("t")
 
 
 def test_namespaces_do_not_see_each_other(tmp_path: Path) -> None:

@@ -30,7 +30,10 @@ def test_an_error_is_seen_as_what_the_next_raises() -> None:
         except ZeroDivisionError:
             return "calmed"
 
-    assert call_through([calm], 0, lambda number: 1 / number, "run it") == "calmed"
+    def innermost(run: int) -> str:
+        return str(1 / run)
+
+    assert call_through([calm], 0, innermost, "run it") == "calmed"
 
 
 def test_one_that_does_not_call_the_next_is_an_error() -> None:

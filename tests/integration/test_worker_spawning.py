@@ -1,0 +1,49 @@
+"""Tasks that enqueue tasks and wait for them, where the broker is the memory of the program that started the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fixtures import spawning_app as spawning
+from tests.fixtures.waiting import SOON
+
+
+@pytest.fixture(scope="module", autouse=True)
+def worker() -> Iterator[None]:
+    with spawning.app.worker(concurrency=2):
+        yield
+    spawning.app.close()
+
+
+def test_what_a_task_enqueues_goes_through_its_worker() -> None:
+    by_context, plain, state, pid = spawning.asks_sync.options(headers={"tenant": "a"}).enqueue(1).get(SOON)
+    assert (by_context["number"], plain["number"], state) == (1, 2, "succeeded")
+    assert by_context["pid"] != pid
+    assert by_context["headers"] == {"tenant": "a"}
+    assert set(by_context["meta"]) == {"stem.parentTaskId", "stem.parentAttempt", "stem.rootTaskId"}
+    assert (plain["headers"], plain["meta"]) == ({}, {})
+
+
+def test_a_coroutine_may_enqueue_and_wait() -> None:
+    first, second = spawning.asks_async.enqueue(1).get(SOON)
+    assert (first["number"], second["number"]) == (1, 2)
+    assert first["meta"]["stem.parentTaskId"] == second["meta"]["stem.rootTaskId"]
+
+
+def test_a_thread_of_a_task_may_enqueue_and_wait() -> None:
+    assert [result["number"] for result in spawning.asks_thread.enqueue(4).get(SOON)] == [4]
+
+
+def test_many_at_once_lose_nothing() -> None:
+    assert spawning.makes_many.enqueue(40).get(SOON) == 2 * sum(range(40))
+
+
+def test_the_brokers_refusal_reaches_the_task() -> None:
+    assert spawning.same_id.enqueue().get(SOON) == "refused"
+
+
+def test_what_has_no_way_to_the_broker_says_so() -> None:
+    assert "memory://" in spawning.revokes.enqueue().get(SOON)
+    assert spawning.copies.enqueue().get(SOON) == 7
