@@ -283,6 +283,12 @@ class Settings:
         None,
         "--max-address-space-per-executor",
     )
+    burst: bool = _setting(
+        BOOLEAN, "leave when no task is ready and none runs here; delayed ones are not waited for", False, "--burst"
+    )
+    reload: bool = _setting(
+        BOOLEAN, "restart the workers when a .py file below the working directory changes; for development", False, "--reload"
+    )
     visibility_timeout: float = _setting(
         duration(above_zero=True), "how long a lease lasts unless renewed", 30.0, "--visibility-timeout"
     )

@@ -47,6 +47,7 @@ def embedded(app: Embeddable, concurrency: int | None, queues: Sequence[str] | N
         concurrency=concurrency or app.settings.concurrency,
         queues=tuple(queues) if queues is not None else app.settings.queues,
         pool=pool or app.settings.pool,
+        burst=False,
     )
     orders = WorkerOrders(settings, f"{settings.name}-embedded-{os.getpid()}", source_of(app))
     if settings.broker_url.startswith("memory"):

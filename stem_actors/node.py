@@ -28,10 +28,11 @@ from stem_actors.errors import OperatorError
 from stem_actors.executors.application import ApplicationSource
 from stem_actors.exposition import NodeMetrics
 from stem_actors.logs import set_up_logging
-from stem_actors.supervision.child import Backoff, ChildSpec, Intensity
+from stem_actors.reload import watch_sources
+from stem_actors.supervision.child import Backoff, ChildSpec, Intensity, Restart
 from stem_actors.supervision.events import ChildExited, ChildRestarted, Event, SupervisorFailed
 from stem_actors.supervision.process import process
-from stem_actors.supervision.reasons import ExitedWith
+from stem_actors.supervision.reasons import ExitedWith, Normal
 from stem_actors.supervision.tree import Tree, start_tree
 from stem_actors.worker import NO_STORE, WorkerOrders
 from stem_actors.worker_process import WorkerProcess
@@ -87,6 +88,9 @@ class Node:
         self._exit_code: int | None = None
         self._fatal = ""
         self._worker_ended_at: float | None = None
+        self._done: set[str] = set()  # workers of a burst that found nothing more to do
+        self._changed: list[str] = []  # sources, since the last look
+        self._has_ended = threading.Event()
         self._tree: Tree | None = None
 
     def run(self) -> int:
@@ -102,9 +106,13 @@ class Node:
         self._tree = start_tree(
             [self._spec(worker_id) for worker_id in self._workers], on_event=self._on_event, name="node", tick=1.0
         )
+        if settings.reload:
+            watch = partial(watch_sources, Path.cwd(), self._source_changed, self._has_ended)
+            threading.Thread(target=watch, name="stem-reload", daemon=True).start()
         try:
             self._loop(self._tree)
         finally:
+            self._has_ended.set()
             if admin is not None:
                 admin.close()
             self._end_orphans()
@@ -128,7 +136,10 @@ class Node:
             if time.monotonic() - last_tick >= 1.0:
                 last_tick = time.monotonic()
                 self._tick(tree)
-            if self._exit_code is not None and self._mode is None:
+            if self._changed:
+                self._reload()
+            is_done = self._settings.burst and len(self._done) == len(self._workers)
+            if (self._exit_code is not None or is_done) and self._mode is None:
                 self._leave(tree, ShutdownMode.WARM)
 
     def _listen(self, timeout: float) -> None:
@@ -215,16 +226,35 @@ class Node:
         if is_first:
             tree.request_stop()
 
+    # ------------------------------------------------------------ reloading
+
+    def _source_changed(self, path: str) -> None:
+        """In the watching thread."""
+        self._changed.append(path)
+        self._wake()
+
+    def _reload(self) -> None:
+        """Let every worker leave; its supervisor starts another, which imports the application anew."""
+        changed, self._changed = self._changed, []
+        if self._mode is not None:
+            return
+        _logger.info("%s has changed: the workers are restarted", changed[0], extra={"changed": changed})
+        for view in self._workers.values():
+            if view.process is not None:
+                view.process.shut_down(ShutdownMode.WARM)
+
     # ------------------------------------------------------------ workers
 
     def _spec(self, worker_id: str) -> ChildSpec:
         settings = self._settings
+        is_restless = settings.enable_chaos or settings.reload
         return ChildSpec(
             worker_id,
             process(partial(self._start_worker, worker_id)),
+            restart=Restart.TRANSIENT if settings.burst else Restart.PERMANENT,
             stop_deadline=settings.drain_timeout + settings.soft_grace_period + 15.0,
-            backoff=Backoff(initial=0.1, maximum=10.0),
-            intensity=Intensity(restarts=10, period=60.0) if not settings.enable_chaos else Intensity(restarts=1000, period=60.0),
+            backoff=Backoff(initial=0.1, maximum=5.0 if settings.reload else 10.0),
+            intensity=Intensity(restarts=1000 if is_restless else 10, period=60.0),
         )
 
     def _start_worker(self, worker_id: str) -> WorkerProcess:
@@ -239,9 +269,13 @@ class Node:
 
     def _on_event(self, event: Event) -> None:
         match event:
-            case ChildExited(_, _, _, reason):
+            case ChildExited(_, worker_id, _, reason):
                 self._worker_ended_at = _boot_time()
-                if isinstance(reason, ExitedWith) and reason.code in (_USAGE, NO_STORE):  # it would end so each time
+                if isinstance(reason, Normal):
+                    self._done.add(worker_id)
+                may_be_mended = self._settings.reload  # by the next change of a source
+                # It would end so each time.
+                if isinstance(reason, ExitedWith) and reason.code in (_USAGE, NO_STORE) and not may_be_mended:
                     self._exit_code = _USAGE if reason.code == _USAGE else _FAILURE
                 self._wake()
             case ChildRestarted(_, _, _, reason, _):

@@ -23,6 +23,7 @@ from typing import Any
 import msgpack
 
 from stem_actors.actors import messages as m
+from stem_actors.actors.burst_watch import BurstWatch
 from stem_actors.actors.consumer import Consumer
 from stem_actors.actors.executor_pool import ExecutorPool, PoolSettings
 from stem_actors.actors.heartbeat import Heartbeat, Identity, Status
@@ -105,6 +106,7 @@ class Worker:
         self._modes: queue.SimpleQueue[m.ShutdownMode] = queue.SimpleQueue()
         self._mode: m.ShutdownMode | None = None
         self._exit_code: int | None = None
+        self._is_ready = False
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_fd, selectors.EVENT_READ, self._drain_wake)
         settings = orders.settings
@@ -155,6 +157,7 @@ class Worker:
         os._exit(_FAILURE)
 
     def executor_ready(self, broker: str | None) -> None:
+        self._is_ready = True
         ours = self._orders.settings.broker_url
         if broker is not None and not is_same_place(broker, ours):
             self.end(
@@ -368,10 +371,14 @@ class Worker:
                 settings.enable_chaos,
             )
 
+        def burst_watch(context: Any) -> BurstWatch:
+            return BurstWatch(context, stores.broker, queues, holder, lambda: self._is_ready, self.shut_down)
+
         work = [
             ChildSpec(m.EXECUTOR_POOL, actor(executor_pool), handler_deadline=20.0),
             ChildSpec(m.CONSUMER, actor(consumer), handler_deadline=20.0),
         ]
+        optional = [ChildSpec(m.BURST_WATCH, actor(burst_watch), handler_deadline=60.0)] if settings.burst else []
         return [
             ChildSpec(m.SETTLER, actor(settler), handler_deadline=30.0),
             ChildSpec(m.LEASE_RENEWER, actor(lease_renewer), handler_deadline=20.0),
@@ -379,6 +386,7 @@ class Worker:
             ChildSpec(m.HOUSEKEEPER, actor(housekeeper), handler_deadline=60.0),
             ChildSpec(m.HEARTBEAT, actor(heartbeat), handler_deadline=30.0),
             ChildSpec(m.REVOKE_LISTENER, actor(revoke_listener), handler_deadline=20.0),
+            *optional,
         ]
 
     def _mailbox_depths(self) -> Mapping[str, int]:

@@ -32,6 +32,8 @@ def _run(flags: dict[str, object]) -> int:
             "a memory broker lives inside one program, so nothing could enqueue for this node. "
             "Use --broker sqlite:///stem.db, or app.worker() inside the program."
         )
+    if settings.burst and settings.reload:
+        raise ConfigError("--burst leaves when the work is done, and --reload waits for changes: choose one of them")
     from stem_actors.node import run
 
     return run(settings)

@@ -388,6 +388,18 @@ def build_node_parser() -> CommandParser:
 
     operation = parser.add_argument_group("operation")
     operation.add_argument(
+        "--burst",
+        action="store_true",
+        default=None,
+        help="leave when no task is ready and none runs here; delayed ones are not waited for",
+    )
+    operation.add_argument(
+        "--reload",
+        action="store_true",
+        default=None,
+        help="restart the workers when a .py file below the working directory changes; for development",
+    )
+    operation.add_argument(
         "--admin", metavar="HOST:PORT", help="where /livez, /readyz and /metrics are (default: 127.0.0.1:9808); off"
     )
     operation.add_argument("--log-level", "-l", metavar="LEVEL", help="debug, info, warning, error or critical (default: info)")

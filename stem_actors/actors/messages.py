@@ -19,6 +19,7 @@ from stem_actors.ports import Answer, Revocation
 from stem_actors.supervision.mailbox import Data
 
 __all__ = [
+    "BURST_WATCH",
     "CONSUMER",
     "EXECUTOR_POOL",
     "HEARTBEAT",
@@ -66,6 +67,7 @@ CONSUMER = "consumer"
 HOUSEKEEPER = "housekeeper"
 HEARTBEAT = "heartbeat"
 REVOKE_LISTENER = "revoke_listener"
+BURST_WATCH = "burst_watch"
 
 
 class ShutdownMode(IntEnum):

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.docs.pages import blocks  # noqa: E402  # see above
+from tests.docs.pages import blocks
 
 
 def main() -> None:

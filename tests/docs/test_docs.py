@@ -77,11 +77,11 @@ OURS = re.compile(r"(?:[0-9a-f]{8}-[0-9a-f-]{27}|\d{4}-\d\d-\d\dT[\d:.]+Z)")
 ONLY_ONCE = ("python3 -m venv", ". ~/", "pip install", "mkdir ~/shop", "cd ~/shop")
 
 
-@pytest.mark.xdist_group("tutorial")
-def test_the_tutorial_does_what_it_shows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [TUTORIAL, ROOT / "README.md"], ids=["tutorial", "readme"])
+def test_a_page_that_is_followed_does_what_it_shows(page: Path, tmp_path: Path) -> None:
     """Every command is run in order; where output is shown, that is what they print, times and ids aside."""
     with running_node() as nodes:
-        steps = list(blocks(TUTORIAL))
+        steps = list(blocks(page))
         for block, following in zip(steps, [*steps[1:], None], strict=True):
             if block.file:
                 (tmp_path / block.file).write_text(block.text, encoding="utf-8")
@@ -178,7 +178,9 @@ def functions(file: Path) -> set[str]:
 
 
 def test_every_promise_has_its_tests() -> None:
-    rows = re.findall(r"^## (P\d+) .*?(?=^## |\Z)", (ROOT / "docs/explanation/guarantees.md").read_text(), re.MULTILINE | re.DOTALL)
+    rows = re.findall(
+        r"^## (P\d+) .*?(?=^## |\Z)", (ROOT / "docs/explanation/guarantees.md").read_text(), re.MULTILINE | re.DOTALL
+    )
     assert rows == [f"P{number}" for number in range(1, 11)]
 
 

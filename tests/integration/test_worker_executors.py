@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -140,14 +139,8 @@ def test_a_task_that_blocks_every_signal_is_killed(processes: Fleet, journal: Jo
 # ---------------------------------------------------------------- recycled
 
 
-@pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]:
-    """What the pool of a worker in this process says."""
-    with caplog.at_level(logging.INFO, "stem.pool"):
-        yield caplog.records
-
-
-def test_an_executor_is_replaced_after_so_many_tasks(tmp_path: Path, journal: Journal, told: list[logging.LogRecord]) -> None:
+def test_an_executor_is_replaced_after_so_many_tasks(tmp_path: Path, journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "stem.pool")
     fleet = Fleet(tmp_path, "memory", concurrency=2, max_tasks_per_executor=7)
     try:
         worker = fleet.start(source=ROUGH)
@@ -159,7 +152,7 @@ def test_an_executor_is_replaced_after_so_many_tasks(tmp_path: Path, journal: Jo
         assert all(handle.status().delivery_count == 1 for handle in handles)
         fleet.wait_counted(worker, "stem_executor_recycled_total w-1 max-tasks", 13)
         assert worker.reports.counters["stem_executor_deaths_total"] == 0
-        lines = [record for record in told if record.name == "stem.pool"]
+        lines = [record for record in caplog.records if record.name == "stem.pool"]
         assert lines[0].getMessage().endswith("leaves after 7 task(s) and is replaced: max-tasks")
         assert (lines[0].__dict__["reason"], lines[0].__dict__["tasks"]) == ("max-tasks", 7)
     finally:

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import importlib
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stem_actors.reload import watch_sources
+
+
+@pytest.fixture
+def changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[queue.Queue[str]]:
+    """What a watch on `tmp_path` tells, where `watchfiles` is not installed."""
+
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    (tmp_path / "old.py").touch()
+    monkeypatch.setattr(importlib, "import_module", missing)
+    found: queue.Queue[str] = queue.Queue()
+    stop, looks = threading.Event(), threading.Event()
+    walk = os.walk
+
+    def noted(top: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        yield from walk(top)
+        looks.set()
+
+    monkeypatch.setattr(os, "walk", noted)
+    thread = threading.Thread(target=watch_sources, args=(tmp_path, found.put, stop, 0.01))
+    thread.start()
+    assert looks.wait(10)
+    yield found
+    stop.set()
+    thread.join()
+
+
+def test_new_changed_and_removed_sources_are_told(tmp_path: Path, changes: queue.Queue[str]) -> None:
+    old, new = tmp_path / "old.py", tmp_path / "package" / "new.py"
+    new.parent.mkdir()
+    new.touch()
+    assert changes.get(timeout=10) == str(new)
+    os.utime(old, (1, 1))
+    assert changes.get(timeout=10) == str(old)
+    old.unlink()
+    assert changes.get(timeout=10) == str(old)
+
+
+def test_other_files_are_not_told(tmp_path: Path, changes: queue.Queue[str]) -> None:
+    for name in ("stem.db", ".hidden/a.py", "__pycache__/b.py", "last.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert changes.get(timeout=10) == str(tmp_path / "last.py")
