@@ -400,7 +400,12 @@ class Stem:
     def worker(
         self, concurrency: int | None = None, queues: Sequence[str] | None = None, pool: str | None = None
     ) -> AbstractContextManager[Any]:
-        """A worker inside this program, for as long as the `with` block lasts: `with app.worker(concurrency=2): …`"""
+        """A worker inside this program, for as long as the `with` block lasts: `with app.worker(concurrency=2): …`
+
+        Tasks run in processes of their own (`pool` "forkserver" or "spawn"), or with "inline" in threads of this program: for
+        tests and notebooks, since the application need not be importable then. Inline there are no hard time limits, a soft
+        limit or a revocation is raised only between two byte codes, and a task that ends its process ends the program.
+        """
         from stem_actors.embedded import embedded  # here: a producer never needs a worker's modules
 
         return cast(AbstractContextManager[Any], embedded(self, concurrency=concurrency, queues=queues, pool=pool))

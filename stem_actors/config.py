@@ -305,6 +305,9 @@ class Settings:
     sqlite_synchronous: str = _setting(
         choice("full", "normal"), "whether SQLite waits for the disk; normal: a power cut may lose the last tasks", "full"
     )
+    accept_data_loss: bool = _setting(
+        BOOLEAN, "work on a Redis that drops tasks when its memory is full", False, "--accept-data-loss"
+    )
     max_payload_bytes: int = _setting(integer(1024, 1 << 30), "size of an encoded message or result at most", 262_144)
 
     admin: str = _setting(

@@ -13,6 +13,7 @@ from stem_actors.actors.heartbeat import Status
 from stem_actors.actors.messages import ShutdownMode
 from stem_actors.config import Settings
 from stem_actors.errors import ConfigError
+from stem_actors.executors.application import Application, ApplicationSource, describe
 from stem_actors.model.task import TaskRegistry
 from stem_actors.ports import Stores
 from stem_actors.worker import Worker, WorkerOrders
@@ -20,6 +21,8 @@ from stem_actors.worker_process import WorkerProcess, source_of
 
 __all__ = ["Embeddable", "embedded"]
 
+INLINE = "inline"
+POOLS = ("forkserver", "spawn", INLINE)
 _READY_WITHIN = 60.0
 _STOP_WITHIN = 10.0
 
@@ -40,8 +43,11 @@ def embedded(app: Embeddable, concurrency: int | None, queues: Sequence[str] | N
     """A worker for as long as the block lasts; it has started when the block begins, and has drained when it ends.
 
     It runs in a process of its own, so that leases are renewed whatever the program does. With a memory broker it runs on
-    threads of this program, for there is no other way to its tasks.
+    threads of this program, for there is no other way to its tasks. With `pool="inline"` the tasks do, too; what that costs, see
+    `executors/inline.py`.
     """
+    if pool not in (None, *POOLS):
+        raise ConfigError(f"pool is {pool!r}, which is not one of {', '.join(POOLS)}")
     settings = replace(
         app.settings,
         concurrency=concurrency or app.settings.concurrency,
@@ -49,9 +55,11 @@ def embedded(app: Embeddable, concurrency: int | None, queues: Sequence[str] | N
         pool=pool or app.settings.pool,
         burst=False,
     )
-    orders = WorkerOrders(settings, f"{settings.name}-embedded-{os.getpid()}", source_of(app))
-    if settings.broker_url.startswith("memory"):
-        with _in_threads(orders, app.stores):
+    inline = describe(app.registry, app) if settings.pool == INLINE else None
+    source = source_of(app) if inline is None else ApplicationSource(INLINE)
+    orders = WorkerOrders(settings, f"{settings.name}-embedded-{os.getpid()}", source)
+    if inline is not None or settings.broker_url.startswith("memory"):
+        with _in_threads(orders, app.stores, inline):
             yield
         return
     process = WorkerProcess.start(orders)
@@ -63,7 +71,7 @@ def embedded(app: Embeddable, concurrency: int | None, queues: Sequence[str] | N
 
 
 @contextlib.contextmanager
-def _in_threads(orders: WorkerOrders, stores: Stores) -> Iterator[None]:
+def _in_threads(orders: WorkerOrders, stores: Stores, inline: Application | None) -> Iterator[None]:
     is_ready = threading.Event()
     problems: list[str] = []
 
@@ -75,7 +83,7 @@ def _in_threads(orders: WorkerOrders, stores: Stores) -> Iterator[None]:
         problems.append(text)
         is_ready.set()
 
-    worker = Worker(orders, stores, publish, fatal)
+    worker = Worker(orders, stores, publish, fatal, inline=inline)
     thread = threading.Thread(target=worker.run, name="stem-worker", daemon=True)
     thread.start()
     try:

@@ -38,8 +38,9 @@ from stem_actors.clock import Clock, SystemClock
 from stem_actors.codecs.msgpack import decode_delivery, decode_envelope, encode_payload
 from stem_actors.config import Settings, masked_url
 from stem_actors.errors import BrokerUnavailable, ConfigError, StemError, StorageFull
-from stem_actors.executors.application import ApplicationSource
+from stem_actors.executors.application import Application, ApplicationSource
 from stem_actors.executors.child import Codec, Shape
+from stem_actors.executors.inline import InlineLauncher
 from stem_actors.executors.launcher import ExecutorLauncher
 from stem_actors.executors.process import ExecutorProcess
 from stem_actors.metrics import Tally
@@ -86,6 +87,7 @@ class Worker:
     """One worker. `run` belongs to the thread that is to start executors; `shut_down` may be called from any.
 
     `publish` gets a status each second, in an actor's thread; `fatal` the reason, before a run ends with another code than 0.
+    `inline`: run the tasks of this application, in threads of this process, instead of starting executors.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Worker:
         publish: Callable[[Status], None],
         fatal: Callable[[str], None] = lambda text: None,
         clock: Clock | None = None,
+        inline: Application | None = None,
     ) -> None:
         self._orders = orders
         self._stores = stores
@@ -111,16 +114,21 @@ class Worker:
         self._selector.register(self._wake_fd, selectors.EVENT_READ, self._drain_wake)
         settings = orders.settings
         codec = Codec(partial(decode_envelope, max_bytes=settings.max_payload_bytes), encode_payload)
-        self._launcher = ExecutorLauncher(
-            settings.pool,
-            orders.source,
-            codec,
-            orders.worker_id,
-            (settings.log_level, settings.log_format),
-            _PRELOAD,
-            self._wake,
-            Shape(settings.threads, settings.max_address_space_per_executor),
-        )
+        self._is_inline = inline is not None
+        self._launcher: ExecutorLauncher | InlineLauncher
+        if inline is not None:
+            self._launcher = InlineLauncher(inline, codec, orders.worker_id, settings.threads, self._wake)
+        else:
+            self._launcher = ExecutorLauncher(
+                settings.pool,
+                orders.source,
+                codec,
+                orders.worker_id,
+                (settings.log_level, settings.log_format),
+                _PRELOAD,
+                self._wake,
+                Shape(settings.threads, settings.max_address_space_per_executor),
+            )
         self._tree: Tree | None = None
         self._tallies: dict[str, Tally] = {}
 
@@ -294,6 +302,7 @@ class Worker:
             threads=settings.threads,
             max_tasks_per_executor=settings.max_tasks_per_executor,
             max_memory_per_executor=settings.max_memory_per_executor,
+            enforces_hard_limits=not self._is_inline,
         )
         identity = Identity(
             worker,
@@ -411,6 +420,7 @@ def open_worker_stores(settings: Settings, clock: Clock) -> Stores:
         dead_letter_ttl=settings.dead_letter_ttl,
         max_deaths=settings.max_deliveries,
         synchronous="normal" if settings.sqlite_synchronous == "normal" else "full",
+        accept_data_loss=settings.accept_data_loss,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ def run(args: argparse.Namespace, output: Output) -> int:
     timeout, pause = duration_of(args.timeout, "--timeout"), duration_of(args.watch, "--watch")
     if not timeout:
         raise UsageError("--timeout needs a duration above 0, such as 5s")
+    if args.allow_insecure:
+        os.environ["STEM_TLS_ALLOW_INSECURE"] = "true"
     settings = resolved(args).settings
     if pause is None:
         with output.progress("checking the stores"):
@@ -77,6 +80,7 @@ def _hints(findings: Sequence[Finding]) -> list[str]:
 def _json(finding: Finding) -> dict[str, Any]:
     context = {
         **({"store": dict(finding.store)} if finding.store else {}),
+        **({"tls": dict(finding.tls)} if finding.tls else {}),
         **({"hints": list(finding.hints)} if finding.hints else {}),
     }
     return {

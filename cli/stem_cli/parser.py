@@ -249,10 +249,16 @@ def _add_health(commands: Any) -> None:
         "check that every store answers, and how fast",
         "stem health",
         "stem health --broker sqlite:////var/lib/shop/stem.db --json",
+        "stem health --broker rediss://cache:6379/0",
         more="Makes a round trip for each role, in a namespace of its own (NAMESPACE.health). "
         "Exits with 0 when all is well, 70 when something is not.",
     )
     health.add_argument("--skip-backend", action="store_true", help="leave out where results are kept")
+    health.add_argument(
+        "--allow-insecure",
+        action="store_true",
+        help="do not verify certificates, as STEM_TLS_ALLOW_INSECURE=true: to see what else is wrong",
+    )
     health.add_argument("--timeout", metavar="DURATION", default="5s", help="for each round trip (default: 5s)")
     health.add_argument(
         "--watch", metavar="DURATION", nargs="?", const="2s", help="check again and again, with a pause between (default: 2s)"
@@ -405,6 +411,12 @@ def build_node_parser() -> CommandParser:
     operation.add_argument("--log-level", "-l", metavar="LEVEL", help="debug, info, warning, error or critical (default: info)")
     operation.add_argument(
         "--log-format", metavar="FORMAT", help="pretty, plain or json (default: pretty on a terminal, else json)"
+    )
+    operation.add_argument(
+        "--accept-data-loss",
+        action="store_true",
+        default=None,
+        help="work on a Redis that drops tasks when its memory is full",
     )
     operation.add_argument("--enable-chaos", action="store_true", default=None, help="obey commands that kill actors; for tests")
     operation.add_argument("--config", metavar="FILE", help="TOML file with settings (STEM_CONFIG)")

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from stem_actors.adapters import open_stores
+from stem_actors.adapters import is_same_place, open_stores
+from stem_actors.adapters.redis import HandshakeFailed, Identity
 from stem_actors.clock import SystemClock
 from stem_actors.config import RESULTS_OFF, Settings, masked_url
 from stem_actors.errors import BrokerUnavailable, ConfigError, OperatorError, StemError
@@ -22,7 +23,7 @@ from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.outcome import Ack
 from stem_actors.model.record import Settlement, TaskRecord
 from stem_actors.ports import Done, Message, Revocation, Stores
-from stem_cli.store_facts import describe, file_of
+from stem_cli.store_facts import describe, endpoint_of, file_of, identity_facts
 
 __all__ = ["Finding", "check_stores"]
 
@@ -42,7 +43,10 @@ _REMEDIES: tuple[tuple[type[StemError], str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found of one role. `latency` of its round trip, in seconds; `hints` say what to do, one line each."""
+    """What was found of one role. `latency` of its round trip, in seconds; `hints` say what to do, one line each.
+
+    `tls` is about a handshake that failed: whom we trusted, who we were, and what the server showed.
+    """
 
     component: str
     is_well: bool
@@ -50,13 +54,14 @@ class Finding:
     latency: float | None = None
     store: Mapping[str, object] = field(default_factory=dict)
     hints: Sequence[str] = ()
+    tls: Mapping[str, object] = field(default_factory=dict)
 
 
 def check_stores(settings: Settings, timeout: float, skip_backend: bool) -> list[Finding]:
     """A finding for each role and for the clock. Never raises for what is wrong with a store.
 
     Raises:
-        ConfigError: a URL is not understood.
+        ConfigError: a URL is not understood, or a TLS setting cannot be used.
     """
     roles = _roles(skip_backend or settings.results_are_off)
     unreachable = _missing_file(settings, roles)
@@ -70,21 +75,29 @@ def check_stores(settings: Settings, timeout: float, skip_backend: bool) -> list
         visibility_timeout=_KEPT,
         result_ttl=_KEPT,
         synchronous="normal" if settings.sqlite_synchronous == "normal" else "full",
+        accept_data_loss=True,  # said once, of the broker, in place of every role's refusal
     )
     findings: list[Finding] = []
     silent: set[str] = set()
+    is_hanging = False
+    urls = _urls(settings, roles)
+    for endpoint in map(endpoint_of, urls.values()):
+        if endpoint is not None and endpoint.is_tls:
+            Identity.from_environ().context()
     for role in roles:
         place = stores.names["results" if role == "backend" else "broker"]
         if place in silent:
-            findings.append(Finding(role, False, f"not asked, since {place} did not answer before"))
+            findings.append(Finding(role, False, f"not asked, since {place} could not be talked to before"))
             continue
         finding = _timed(role, partial(_TRIPS[role], stores, 0.9 * timeout), timeout)
-        if finding.message == _no_answer(timeout):
+        is_silent = finding.message == _no_answer(timeout)
+        is_hanging = is_hanging or is_silent
+        if is_silent or finding.tls:
             silent.add(place)
-        if role == "broker" or (role == "backend" and not stores.settles_results):
-            finding = _with_facts(finding, place)
+        elif role in urls:
+            finding = _with_facts(finding, urls[role], timeout, settings.accept_data_loss)
         findings.append(finding)
-    if not silent:  # else closing would wait for the one that does not answer
+    if not is_hanging:  # else closing would wait for the one that does not answer
         stores.close()
     return findings
 
@@ -93,14 +106,20 @@ def _roles(without_backend: bool) -> list[str]:
     return [role for role in _TRIPS if not (role == "backend" and without_backend)]
 
 
+def _urls(settings: Settings, roles: Sequence[str]) -> dict[str, str]:
+    """The URL by role, of the broker and of results that are kept elsewhere."""
+    urls, backend = {"broker": settings.broker_url}, settings.result_backend_url
+    if backend not in (None, RESULTS_OFF) and "backend" in roles and not is_same_place(backend, settings.broker_url):
+        urls["backend"] = backend
+    return urls
+
+
 def _missing_file(settings: Settings, roles: Sequence[str]) -> list[Finding] | None:
     """Looking makes no database. None: there is one, or the store is no file."""
-    backend = settings.result_backend_url
-    urls = [settings.broker_url, *([backend] if backend not in (None, RESULTS_OFF) and "backend" in roles else [])]
-    for role, url in zip(("broker", "backend"), urls, strict=False):
-        path = file_of(url or "")
+    for role, url in _urls(settings, roles).items():
+        path = file_of(url)
         if path is not None and not path.exists():
-            message = f"there is no database {path} ({masked_url(url or '')})"
+            message = f"there is no database {path} ({masked_url(url)})"
             return [
                 Finding(role, False, message, hints=("the first task that is enqueued makes it; or name another with --broker",))
             ]
@@ -115,6 +134,8 @@ def _timed(role: str, trip: Callable[[], str], timeout: float) -> Finding:
         began = time.perf_counter()
         try:
             message = trip()
+        except HandshakeFailed as error:
+            outcome.append(_of_handshake(role, error))
         except StemError as error:
             hint = next((hint for kind, hint in _REMEDIES if isinstance(error, kind)), None)
             outcome.append(Finding(role, False, str(error), hints=[hint] if hint else []))
@@ -129,14 +150,36 @@ def _timed(role: str, trip: Callable[[], str], timeout: float) -> Finding:
     return outcome[0] if outcome else Finding(role, False, _no_answer(timeout), hints=[_REMEDIES[0][1]])
 
 
+def _of_handshake(role: str, error: HandshakeFailed) -> Finding:
+    seen = error.certificate
+    shown = {
+        "subject": seen.subject,
+        "issuer": seen.issuer,
+        "names": list(seen.names),
+        "validFrom": seen.valid_from,
+        "validTo": seen.valid_to,
+    } if seen is not None else None  # fmt: skip
+    tls = {"endpoint": error.endpoint, **identity_facts(error.identity), "error": error.check, "certificate": shown}
+    message = f"TLS handshake failed for {error.endpoint}: {error.check}"
+    whom = ", ".join(f"{name} {value}" for name, value in zip(_IDENTITY, identity_facts(error.identity).values(), strict=True))
+    certificate = "the server showed no certificate that can be read" if seen is None else str(seen)
+    return Finding(role, False, message, hints=[error.remedy, certificate, whom], tls=tls)
+
+
+_IDENTITY = ("CA certificate", "client certificate", "allow insecure")
+
+
 def _no_answer(timeout: float) -> str:
     return f"no answer within {timeout:g} s"
 
 
-def _with_facts(finding: Finding, place: str) -> Finding:
-    facts = describe(place)
+def _with_facts(finding: Finding, url: str, timeout: float, accepts_data_loss: bool) -> Finding:
+    facts = describe(url, timeout, accepts_data_loss)
     message = f"{finding.message} {facts.text}" if finding.is_well else finding.message
-    return replace(finding, message=message, store=facts.values, hints=[*finding.hints, *facts.hints])
+    hints = [*finding.hints, *facts.hints]
+    if facts.problem and finding.is_well:
+        return replace(finding, is_well=False, message=f"{message}, but {facts.problem}", store=facts.values, hints=hints)
+    return replace(finding, message=message, store=facts.values, hints=hints)
 
 
 # ---------------------------------------------------------------- one trip for each role

@@ -19,12 +19,14 @@ from stem_actors.executors.process import ExecutorProcess
 from stem_actors.executors.sessions import kill_session
 from stem_actors.model.outcome import Outcome
 
-__all__ = ["Crew", "Exited", "Launcher", "Readable", "Relaunch", "Writable"]
+__all__ = ["Crew", "Exited", "Launcher", "Readable", "Relaunch", "Silenced", "Writable"]
 
 _START_DEADLINE = 60.0
 _MOST_BACKOFF = 5.0
 _REAP_PATIENCE, _REAP_PAUSE = 40, 0.005  # for the forkserver to tell how an executor ended
 _REAP_ALL_TIMEOUT = 5.0
+_DYING = 0.1
+"""Seconds between the end of a dying executor's stream and its death, at most; else it has closed its pipes and lives on."""
 
 
 class Launcher(Protocol):
@@ -56,6 +58,14 @@ class Actor(Protocol):
 @dataclass(frozen=True, slots=True)
 class Readable:
     """An executor has reported something."""
+
+    slot: Slot
+    process: ExecutorProcess
+
+
+@dataclass(frozen=True, slots=True)
+class Silenced:
+    """The stream of an executor has ended, or cannot be read any more."""
 
     slot: Slot
     process: ExecutorProcess
@@ -230,13 +240,19 @@ class Crew:
             self._actor.unwatch(process.sock.fileno(), write=True)
 
     def read(self, slot: Slot, process: ExecutorProcess) -> Iterator[list[Any]]:
-        """The frames that an executor sent. One whose stream is closed or garbled is of no use any more, and killed."""
+        """The frames that an executor sent. One whose stream is closed or garbled is of no use any more."""
         if slot.process is not process:
             return
         try:
             yield from process.receive()
         except EOFError:
             self._actor.unwatch(process.sock.fileno())
+            self._actor.after(_DYING, Silenced(slot, process))
+
+    def silenced(self, slot: Slot, process: ExecutorProcess) -> None:
+        """Nothing can come from it any more; unless it was about to die, it has to."""
+        if slot.process is process and not process.has_exited():
+            process.has_closed_pipes = slot.killed_at is None
             self._kill_process(slot, process)  # its pidfd tells when it is dead
 
     # ------------------------------------------------------------ ends

@@ -92,6 +92,7 @@ class PoolSettings:
     threads: int = 1
     max_tasks_per_executor: int | None = None
     max_memory_per_executor: int | None = None
+    enforces_hard_limits: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,7 @@ Message: TypeAlias = (
     | crew.Readable
     | crew.Writable
     | crew.Exited
+    | crew.Silenced
     | crew.Relaunch
     | _Tick
     | _Look
@@ -233,6 +235,8 @@ class ExecutorPool(StemActor):
                 self._crew.failed(self._crew.slots[slot], ticket)
             case crew.Exited():
                 self._exited(message)
+            case crew.Silenced(slot, process):
+                self._crew.silenced(slot, process)
             case crew.Writable(slot, process):
                 self._crew.write(slot, process)
             case crew.Relaunch(slot):
@@ -297,6 +301,8 @@ class ExecutorPool(StemActor):
             return self._revoked_outcome(delivery)
         flight.is_async = facts.is_async
         flight.soft_limit, flight.hard_limit = limits_of(delivery, facts)
+        if not self._settings.enforces_hard_limits:
+            flight.hard_limit = None
         flight.ignore_result = bool(delivery.envelope.meta.get("stem.ignoreResult", facts.ignore_result))
         flight.is_exclusive = facts.exclusive
         flight.expected = self._run_times.expected(delivery.envelope.name)
@@ -506,7 +512,7 @@ class ExecutorPool(StemActor):
         claimed = [flight for claim in process.handed if (flight := self._flights.by_claim(claim)) is not None]
         cause = process.cause_of_death()
         if claimed or not slot.is_leaving:
-            kind = "ours" if slot.spares else cause.split(" (")[0]
+            kind = "ours" if slot.spares else cause.split(",")[0].split(" (")[0]
             self._tally.count("stem_executor_deaths_total", self._settings.worker, kind)
             slot.failures += not (claimed or slot.spares)  # it died by itself
         process.handed.clear()

@@ -96,7 +96,9 @@ class Slot:
         if self.process is None or not self.is_ready or self.is_leaving or self.reserved_for is not None or self.verdicts:
             return False
         inside = len(self.process.handed)
-        if self.is_stopped or self.killed_at is not None or self._is_worn_out(inside):
+        if self.is_stopped or self.killed_at is not None:
+            return False
+        if self.most_runs is not None and self.runs + inside >= self.most_runs:
             return False
         if self.is_shared:
             return inside < self.width
@@ -108,7 +110,7 @@ class Slot:
     def takes(self, flight: Flight, boarding: int = 0) -> bool:
         """Whether `flight` may join what is inside and the `boarding` tasks that are about to be."""
         inside = self.inside + boarding
-        if self._is_worn_out(inside):
+        if self.most_runs is not None and self.runs + inside >= self.most_runs:
             return False
         if flight.runs_alone:
             return inside == 0
@@ -121,9 +123,6 @@ class Slot:
     def running_for(self, flight: Flight, now: float) -> float:
         """Seconds a flight inside has been running at most: since it came, one by one since the slot's last sign of life."""
         return now - (flight.received_at if self.is_shared else max(self.active_at, flight.received_at))
-
-    def _is_worn_out(self, inside: int) -> bool:
-        return self.most_runs is not None and self.runs + inside >= self.most_runs
 
     def unload(self, flight: Flight) -> None:
         """A flight leaves: it ended, or was taken back."""

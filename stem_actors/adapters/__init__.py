@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -32,11 +32,12 @@ def open_stores(
     dead_letter_ttl: float = 30 * 86400.0,
     max_deaths: int = 5,
     synchronous: Synchronous = "full",
+    accept_data_loss: bool = False,
 ) -> Stores:
     """The stores behind these URLs. Nothing is connected to or created before its first use.
 
     `backend_url` None: the broker's; `"none"`: no results. A memory URL names nothing: every call opens stores of its own, so
-    whoever wants to share them shares what this returns.
+    whoever wants to share them shares what this returns. `accept_data_loss`: also a server that may drop tasks is used.
 
     Raises:
         ConfigError: a URL is not understood.
@@ -48,7 +49,7 @@ def open_stores(
 
     def at(where: _Place) -> Opened:
         if where not in opened:
-            opened[where] = _open(where, namespace, clock, synchronous)
+            opened[where] = _open(where, namespace, clock, synchronous, accept_data_loss)
         return opened[where]
 
     server = at(place)
@@ -115,12 +116,13 @@ def _place(url: str) -> _Place:
     return _Place(technology, str(Path(unquote(parts.path[1:])).resolve()))
 
 
-def _open(place: _Place, namespace: str, clock: Clock, synchronous: Synchronous) -> Opened:
+def _open(place: _Place, namespace: str, clock: Clock, synchronous: Synchronous, accept_data_loss: bool) -> Opened:
     match place.technology:
         case "memory":
             return memory.MemoryServer(clock).namespace(namespace)
         case "redis":
             assert place.endpoint is not None
-            return redis.RedisSpace(place.endpoint, namespace, clock)
+            accepts = accept_data_loss or place.endpoint.accept_data_loss
+            return redis.RedisSpace(replace(place.endpoint, accept_data_loss=accepts), namespace, clock)
         case _:
             return sqlite.SqliteFile(Path(place.path), namespace, clock, synchronous)

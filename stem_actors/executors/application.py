@@ -18,7 +18,7 @@ from typing import Any
 from stem_actors.middleware.chain import Middleware
 from stem_actors.model.task import TaskDefinition, TaskRegistry
 
-__all__ = ["Application", "ApplicationSource", "CannotLoad", "load"]
+__all__ = ["Application", "ApplicationSource", "CannotLoad", "describe", "load"]
 
 _USAGE = 64
 
@@ -86,6 +86,11 @@ def load(source: ApplicationSource) -> Application:
             f"{module_name!r} has no Stem application called {attribute or 'app'!r}. "
             f"Name the variable that holds it: --app {module_name}:NAME."
         )
+    return describe(registry, instance)
+
+
+def describe(registry: TaskRegistry, instance: Any) -> Application:
+    """An application that is here already; `instance` is the `Stem` object."""
     return Application(registry, _catalogue(registry, instance), instance)
 
 

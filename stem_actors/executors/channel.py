@@ -20,7 +20,7 @@ import msgpack
 
 from stem_actors.executors.frames import Frame, FromExecutor, Handed, InterruptKind, ToExecutor
 
-__all__ = ["Channel", "WorkerGone"]
+__all__ = ["Channel", "PipesClosed", "WorkerGone"]
 
 _READ_BYTES = 262_144
 _ONE_WAIT = 0.1  # seconds after which a thread looks again whether it may read itself
@@ -28,6 +28,10 @@ _ONE_WAIT = 0.1  # seconds after which a thread looks again whether it may read 
 
 class WorkerGone(Exception):
     """The worker closed its ends or died: nothing more to do here."""
+
+
+class PipesClosed(WorkerGone):
+    """What a run came to cannot be reported. If the worker lives, the task has closed its executor's descriptors."""
 
 
 class Channel:
@@ -104,7 +108,7 @@ class Channel:
             with self._sending:
                 self.sock.sendall(frame)
         except OSError as error:
-            raise WorkerGone from error
+            raise PipesClosed from error
 
     def ask(self, timeout: float, read_some: Callable[[float], bool], *parts: Any) -> tuple[Any, Any] | None:
         """Send an errand and wait for its reply: error and answer; None when it does not come in time.

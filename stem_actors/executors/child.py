@@ -37,7 +37,7 @@ from stem_actors.errors import (
     UsageError,
 )
 from stem_actors.executors.application import Application, ApplicationSource, CannotLoad, load
-from stem_actors.executors.channel import Channel, WorkerGone
+from stem_actors.executors.channel import Channel, PipesClosed, WorkerGone
 from stem_actors.executors.context import RetryRequested, TaskContext, connect, enter, leave, log_fields
 from stem_actors.executors.errands import Errand, answer_of
 from stem_actors.executors.frames import EndKind, FromExecutor, Handed, InterruptKind
@@ -50,10 +50,13 @@ if TYPE_CHECKING:
     from stem_actors.executors.async_child import AsyncExecutor
     from stem_actors.executors.threaded_child import ThreadedExecutor
 
-__all__ = ["INTERRUPT_SIGNAL", "Codec", "Run", "Shape", "die_with_parent", "main"]
+__all__ = ["INTERRUPT_SIGNAL", "PIPES_CLOSED", "Codec", "Executor", "Run", "Shape", "die_with_parent", "main"]
 
 INTERRUPT_SIGNAL = signal.SIGRTMIN + 7
 """Tells an executor that an interrupt waits in its socket. A real-time signal, so that it clashes with no user's handler."""
+
+PIPES_CLOSED = 71
+"""Exit code of an executor whose task has closed its pipes."""
 
 _PR_SET_PDEATHSIG = 1
 _TERMINAL_SIGNALS: Mapping[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
@@ -106,12 +109,14 @@ def main(
         channel.send(FromExecutor.UNUSABLE, error.exit_code, str(error))
         _leave(0)
     try:
-        executor = _Executor(
+        executor = Executor(
             channel, application, codec, shape.threads
         )  # it hears the interrupt signal before anybody may send one
         connect(executor)
         channel.send(FromExecutor.READY, application.catalogue)
         executor.run()
+    except PipesClosed:
+        code = PIPES_CLOSED
     except WorkerGone:
         pass
     except BaseException:
@@ -192,7 +197,7 @@ class Run(NamedTuple):
         return self.task.function(*context.args, **context.kwargs)
 
 
-class _Executor:
+class Executor:
     """Claims and runs tasks one after another in the main thread."""
 
     def __init__(self, channel: Channel, application: Application, codec: Codec, threads: int) -> None:
@@ -210,8 +215,12 @@ class _Executor:
         self._serves_many = False
         self._loop: AsyncExecutor | None = None
         self._reading = threading.RLock()  # held by whoever reads while a sync task runs
-        signal.signal(INTERRUPT_SIGNAL, self._on_interrupt)
         self._masks = threading.local()
+        self.settle_in()
+
+    def settle_in(self) -> None:
+        """Hear the worker's signal, and know a forked copy."""
+        signal.signal(INTERRUPT_SIGNAL, self._on_interrupt)
         os.register_at_fork(before=self._block_signals, after_in_parent=self._unblock_signals, after_in_child=self._become_copy)
 
     def run(self) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import msgpack
 
 from stem_actors.executors.application import ApplicationSource
-from stem_actors.executors.child import INTERRUPT_SIGNAL, Codec, Shape, main
+from stem_actors.executors.child import INTERRUPT_SIGNAL, PIPES_CLOSED, Codec, Shape, main
 from stem_actors.executors.frames import FromExecutor, Handed, InterruptKind, ToExecutor, next_generation
 
 __all__ = ["ExecutorProcess", "launch"]
@@ -35,7 +35,8 @@ _LARGEST_FRAME = 64 * 1_048_576
 class ExecutorProcess:
     """One executor, from its start to its reaping. For one thread at a time; identity is the object.
 
-    `handed`  claims without an outcome, oldest first: those it has claimed, then those it has not
+    `handed`            claims without an outcome, oldest first: those it has claimed, then those it has not
+    `has_closed_pipes`  it lived on when nothing could come from it any more, and was killed for that
     """
 
     process: BaseProcess
@@ -44,6 +45,7 @@ class ExecutorProcess:
     claims_reader: int
     pidfd: int
     handed: dict[int, None] = field(default_factory=dict)
+    has_closed_pipes: bool = False
     _generation: int = 0
     _outgoing: bytearray = field(default_factory=bytearray)
     _bytes_after_outgoing: int = 0
@@ -164,10 +166,16 @@ class ExecutorProcess:
         return bool(poll.poll(0))
 
     def cause_of_death(self) -> str:
-        """`signal 9 (SIGKILL)`, `exit code 3`, or that nobody knows: after its forkserver died there is no one to ask."""
+        """`signal 9 (SIGKILL)`, `exit code 3`, or that nobody knows: after its forkserver died there is no one to ask.
+
+        Where it had closed its pipes, that too: the number alone would lead astray.
+        """
         code = self.process.exitcode
         if code is None or code == 255:
             return "unknown (its forkserver is gone)" if code == 255 else "unknown"
+        if code == PIPES_CLOSED or (code == -signal.SIGKILL and self.has_closed_pipes):
+            ending = "signal 9 (SIGKILL)" if code < 0 else f"exit code {code}"
+            return f"{ending}, since the task had closed its executor's connection to the worker"
         if code < 0:
             with contextlib.suppress(ValueError):
                 return f"signal {-code} ({signal.Signals(-code).name})"

@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -74,13 +75,13 @@ def code_of_the_package() -> str:
 # ---------------------------------------------------------------- the tutorial, command by command
 
 OURS = re.compile(r"(?:[0-9a-f]{8}-[0-9a-f-]{27}|\d{4}-\d\d-\d\dT[\d:.]+Z)")
-ONLY_ONCE = ("python3 -m venv", ". ~/", "pip install", "mkdir ~/shop", "cd ~/shop")
+INSTALLING = ("python3 -m venv", ". ~/", "pip install", "mkdir ~/shop", "cd ~/shop")
 
 
 @pytest.mark.parametrize("page", [TUTORIAL, ROOT / "README.md"], ids=["tutorial", "readme"])
 def test_a_page_that_is_followed_does_what_it_shows(page: Path, tmp_path: Path) -> None:
     """Every command is run in order; where output is shown, that is what they print, times and ids aside."""
-    with running_node() as nodes:
+    with running_nodes() as nodes:
         steps = list(blocks(page))
         for block, following in zip(steps, [*steps[1:], None], strict=True):
             if block.file:
@@ -93,22 +94,21 @@ def test_a_page_that_is_followed_does_what_it_shows(page: Path, tmp_path: Path) 
         assert node.wait(timeout=20) == 0
 
 
-class running_node:  # noqa: N801  # reads as what it is
-    """The nodes that were started are gone at the end."""
-
-    def __enter__(self) -> list[subprocess.Popen[bytes]]:
-        self.nodes: list[subprocess.Popen[bytes]] = []
-        return self.nodes
-
-    def __exit__(self, *_: object) -> None:
-        for node in self.nodes:
+@contextmanager
+def running_nodes() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The nodes that are started are gone at the end."""
+    nodes: list[subprocess.Popen[bytes]] = []
+    try:
+        yield nodes
+    finally:
+        for node in nodes:
             if node.poll() is None:
                 node.kill()
             node.wait()
 
 
 def follow(block: Block, shown: str | None, folder: Path, nodes: list[subprocess.Popen[bytes]]) -> None:
-    lines = [line for line in block.text.splitlines() if not line.startswith(ONLY_ONCE)]
+    lines = [line for line in block.text.splitlines() if not line.startswith(INSTALLING)]
     if any(line.startswith("stem-node") for line in lines):
         (line,) = lines
         nodes.append(subprocess.Popen(["bash", "-c", f"exec {line}"], cwd=folder, env=environ(), stderr=subprocess.DEVNULL))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,38 +12,8 @@ from stem_actors.adapters import open_stores
 from stem_actors.clock import SystemClock
 from stem_actors.errors import BrokerUnavailable, ConfigError
 from tests.contract.fabric import PROMPTLY, ids, meanwhile, publish, take
-from tests.fixtures.redis_server import RedisServer, free_port, own_server
-
-if shutil.which("openssl") is None:
-    pytest.skip("no openssl to make certificates with", allow_module_level=True)
-
-
-class Authority:
-    """Makes certificates in a folder."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder = folder
-        self.cert = folder / f"{name}.crt"
-        self._key = folder / f"{name}.key"
-        _openssl(
-            *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"),
-            *("-keyout", self._key, "-out", self.cert),
-        )
-
-    def issue(self, name: str, subject_names: str, days: int = 2) -> tuple[Path, Path]:
-        """Certificate and key."""
-        cert, key, request, extensions = (self.folder / f"{name}.{end}" for end in ("crt", "key", "csr", "ext"))
-        extensions.write_text(f"subjectAltName={subject_names}\n")
-        _openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", key, "-out", request)
-        _openssl(
-            *("x509", "-req", "-in", request, "-CA", self.cert, "-CAkey", self._key, "-CAcreateserial"),
-            *("-days", str(days), "-extfile", extensions, "-out", cert),
-        )
-        return cert, key
-
-
-def _openssl(*arguments: str | Path) -> None:
-    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+from tests.fixtures.certificates import Authority, secure, secure_server
+from tests.fixtures.redis_server import RedisServer
 
 
 @pytest.fixture(scope="module")
@@ -56,25 +24,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def authority(folder: Path) -> Authority:
     return Authority(folder, "authority")
-
-
-@contextmanager
-def secure(*options: str) -> Iterator[RedisServer]:
-    """A server of the test's own; skipped where it was built without TLS, as the one in the wheel is."""
-    with ExitStack() as stack:
-        try:
-            server = stack.enter_context(own_server(*options))
-        except AssertionError as error:
-            if "TLS support" not in str(error):
-                raise
-            pytest.skip("this redis-server speaks no TLS")
-        yield server
-
-
-def secure_server(authority: Authority, cert: Path, key: Path, clients: str) -> tuple[int, tuple[str, ...]]:
-    port = free_port()
-    options = ("--tls-port", str(port), "--tls-cert-file", str(cert), "--tls-key-file", str(key))
-    return port, (*options, "--tls-ca-cert-file", str(authority.cert), "--tls-auth-clients", clients)
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,13 @@ import pytest
 from stem_actors import TaskCancelled, TaskFailed
 from stem_actors.actors.messages import ShutdownMode
 from stem_actors.executors.application import ApplicationSource
+from stem_actors.executors.child import Shape
+from stem_actors.executors.frames import EndKind, InterruptKind
+from stem_actors.executors.launcher import ExecutorLauncher
+from stem_actors.executors.process import ExecutorProcess
 from tests.fixtures.fleet import Fleet
 from tests.fixtures.waiting import SOON, Journal, is_running, until
+from tests.integration.test_executor_process import CODEC, Executor
 
 ROUGH = ApplicationSource("tests.fixtures.rough_app:app")
 MIXED = ApplicationSource("tests.fixtures.tasks_app:app")
@@ -136,6 +141,43 @@ def test_a_hard_limit_kills_the_process_and_its_neighbours_are_released(threads:
     assert (starts["x-starts"], starts["n0-starts"], starts["n0"]) == (1, 2, 1)
 
 
+@pytest.fixture
+def executor() -> Iterator[Executor]:
+    """One executor with eight threads."""
+    preload = ("stem_actors.executors.preload", "stem_actors.codecs.msgpack", "stem_actors.app")
+    launcher = ExecutorLauncher("forkserver", ROUGH, CODEC, "test", ("warning", "plain"), preload, lambda: None, Shape(threads=8))
+    launcher.prepare()
+    launcher.launch(0)
+    launched = launcher.launch_next()
+    assert launched is not None
+    assert isinstance(launched[2], ExecutorProcess), launched[2]
+    executor = Executor(launched[2])
+    executor.read_until(lambda: executor.frames)
+    yield executor
+    launcher.reap_all(SOON)
+    executor.process.close()
+
+
+def test_interrupts_hit_no_code_of_ours(executor: Executor, journal: Journal) -> None:
+    """A storm of them over many short runs: each run ends once, and the stream stays readable."""
+    calls = (("echo", 1), ("spin", journal.path, "x", "progress", 0.01), ("spin", journal.path, "x", "bytecode", 0.01))
+    handed = []
+    for number in range(150):
+        claims = executor.hand(*[calls[(number + n) % 3] for n in range(8)])
+        handed += claims
+        until_then = time.perf_counter() + number * 0.0001  # at every moment of a run
+        while time.perf_counter() < until_then:
+            pass
+        for claim in claims:
+            executor.process.interrupt(claim, InterruptKind.SOFT_LIMIT if claim % 2 else InterruptKind.REVOKED)
+        executor.read_until(lambda: not executor.process.handed)
+    assert sorted(claim for claim, _, _ in executor.ended) == handed
+    kinds = Counter(kind for _, kind, _ in executor.ended)
+    assert set(kinds) == {EndKind.RETURNED, EndKind.INTERRUPTED, EndKind.RAISED}
+    assert {detail[0] for _, kind, detail in executor.ended if kind is EndKind.RAISED} == {"SoftTimeLimitExceeded"}
+    assert not executor.process.has_exited()
+
+
 # ---------------------------------------------------------------- deaths
 
 
@@ -171,11 +213,12 @@ def test_a_stopped_executor_releases_all_that_it_runs(threads: Fleet, journal: J
     threads.start(source=ROUGH)
     handles = [threads.enqueue("nap", journal.path, f"w{n}", 1.0) for n in range(5)]
     pids = {int(journal.wait_for(f"w{n}-starts")[0]) for n in range(5)}
-    os.kill(*pids, signal.SIGSTOP)
+    (pid,) = pids
+    os.kill(pid, signal.SIGSTOP)
     for handle in handles:
         assert handle.get(SOON) not in pids
         assert (handle.status().attempt, handle.status().delivery_count) == (0, 2)
-    assert not any(is_running(pid) for pid in pids)
+    assert not is_running(pid)
     running = most = 0
     for line in journal.lines()[5:]:
         running += 1 if "starts" in line else -1

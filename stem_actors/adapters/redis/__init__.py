@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from stem_actors.adapters.redis.broker import RedisBroker
 from stem_actors.adapters.redis.connection import Server
 from stem_actors.adapters.redis.control import RedisControl
@@ -10,10 +12,12 @@ from stem_actors.adapters.redis.heartbeats import RedisHeartbeats
 from stem_actors.adapters.redis.locks import RedisLocks
 from stem_actors.adapters.redis.results import RedisResults
 from stem_actors.adapters.redis.revocations import RedisRevocations
+from stem_actors.adapters.redis.server import ServerReport, examine
+from stem_actors.adapters.redis.tls import HandshakeFailed, Identity
 from stem_actors.clock import Clock
 from stem_actors.model.lapse import Retention
 
-__all__ = ["Endpoint", "RedisSpace"]
+__all__ = ["Endpoint", "HandshakeFailed", "Identity", "RedisSpace", "ServerReport", "look_at"]
 
 
 class RedisSpace:
@@ -40,3 +44,17 @@ class RedisSpace:
 
     def control(self) -> RedisControl:
         return RedisControl(self.server, self._namespace)
+
+
+def look_at(endpoint: Endpoint, timeout: float) -> ServerReport | None:
+    """What the server is that a health check asks about; None when it does not say. `timeout` is for each step."""
+    from redis.exceptions import RedisError
+
+    connection = endpoint.connection("stem-health", timeout, timeout)
+    try:
+        connection.connect()
+        return examine(connection, time.time())
+    except RedisError:
+        return None
+    finally:
+        connection.disconnect()

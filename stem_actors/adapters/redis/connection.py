@@ -286,11 +286,13 @@ class Server:
                 raise OperatorError(f"{self.endpoint} is Redis {report.version_text}; Stem needs 7.0 or newer.")
             if report.can_drop_tasks and not self.endpoint.accept_data_loss:
                 raise OperatorError(
-                    f"{self.endpoint} drops tasks when its memory is full (maxmemory-policy {report.eviction}). Set "
-                    "maxmemory-policy noeviction there, or accept the loss with ?accept_data_loss=true in the URL."
+                    f"{self.endpoint} drops tasks when its memory is full (maxmemory-policy {report.eviction}). "
+                    "Set maxmemory-policy noeviction there, or accept the loss: stem-node --accept-data-loss, "
+                    "or ?accept_data_loss=true in the URL."
                 )
             if not self._has_own_clock:
                 self._offset, self._compared_at = report.clock_offset, self.clock.monotonic()
+            _logger.info("%s: %s", self.endpoint, report)
             for note in report.notes:
                 _logger.info("%s: %s", self.endpoint, note)
         self._is_examined = True

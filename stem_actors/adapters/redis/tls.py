@@ -15,7 +15,7 @@ from stem_actors.errors import BrokerUnavailable, ConfigError
 if TYPE_CHECKING:
     from stem_actors.adapters.redis.endpoint import Endpoint
 
-__all__ = ["Identity", "explained", "secured"]
+__all__ = ["Certificate", "HandshakeFailed", "Identity", "explained", "secured"]
 
 _logger = logging.getLogger("stem.tls")
 
@@ -73,6 +73,41 @@ class Identity:
         return context
 
 
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a server's certificate says of itself; the dates as OpenSSL writes them."""
+
+    subject: str
+    issuer: str
+    names: tuple[str, ...]
+    valid_from: str
+    valid_to: str
+
+    def __str__(self) -> str:
+        return (
+            f"Its certificate: subject {self.subject}, issuer {self.issuer}, names {', '.join(self.names) or 'none'}, "
+            f"valid from {self.valid_from} to {self.valid_to}."
+        )
+
+
+class HandshakeFailed(BrokerUnavailable):
+    """There is no TLS connection. As text it says all of this in a sentence each.
+
+    `check`        what was found wrong, in a few words
+    `certificate`  the server's; None: it showed none, or one that cannot be read
+    `identity`     whom we trusted, and who we were
+    """
+
+    def __init__(self, endpoint: Endpoint, check: str, certificate: Certificate | None, identity: Identity, remedy: str) -> None:
+        shown = "The server showed no certificate that can be read." if certificate is None else str(certificate)
+        super().__init__(f"{endpoint}: TLS handshake failed: {check}. {shown} {remedy}")
+        self.endpoint = str(endpoint)
+        self.check = check
+        self.certificate = certificate
+        self.identity = identity
+        self.remedy = remedy
+
+
 def secured(connection: type[Any]) -> type[Any]:
     """The client library's TLS connection with a context of ours: its own would trust the system's authorities as well."""
 
@@ -98,14 +133,10 @@ def explained(error: Exception, endpoint: Endpoint) -> Exception:
     cause = _tls_error(error)
     if cause is None:
         if "Timeout connecting" in str(error):
-            return BrokerUnavailable(
-                f"{endpoint}: no answer to the TLS handshake. "
-                "Where the server does not speak TLS on this port, use redis:// or its TLS port."
-            )
+            remedy = "Where the server does not speak TLS on this port, use redis:// or its TLS port."
+            return HandshakeFailed(endpoint, "no answer to it", None, Identity.from_environ(), remedy)
         return error
     identity = Identity.from_environ()
-    seen = _presented(endpoint, identity)
-    remedy = _remedy(cause, identity)
     _logger.warning(
         "TLS handshake with %s failed: %s",
         endpoint,
@@ -119,7 +150,7 @@ def explained(error: Exception, endpoint: Endpoint) -> Exception:
             "allow_insecure": identity.allow_insecure,
         },
     )
-    return BrokerUnavailable(f"{endpoint}: TLS handshake failed: {_said(cause)}. {seen} {remedy}")
+    return HandshakeFailed(endpoint, _said(cause), _presented(endpoint, identity), identity, _remedy(cause, identity))
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
@@ -153,8 +184,8 @@ def _remedy(error: ssl.SSLError, identity: Identity) -> str:
     return f"Check {_CA}, {_CERT} and {_KEY}; {_INSECURE}=true skips verification for a short time."
 
 
-def _presented(endpoint: Endpoint, identity: Identity) -> str:
-    """A sentence about the certificate the server shows, found out by a second handshake that trusts anybody."""
+def _presented(endpoint: Endpoint, identity: Identity) -> Certificate | None:
+    """The certificate the server shows, found out by a second handshake that trusts anybody."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -167,8 +198,8 @@ def _presented(endpoint: Endpoint, identity: Identity) -> str:
         ):
             raw = secure.getpeercert(binary_form=True)
     except (OSError, ssl.SSLError):
-        return "The server showed no certificate."
-    return _described(_decoded(raw)) if raw else "The server showed no certificate."
+        return None
+    return _certificate(_decoded(raw)) if raw else None
 
 
 def _decoded(raw: bytes) -> dict[str, Any]:
@@ -186,13 +217,15 @@ def _decoded(raw: bytes) -> dict[str, Any]:
     return fields
 
 
-def _described(fields: dict[str, Any]) -> str:
+def _certificate(fields: dict[str, Any]) -> Certificate | None:
     if not fields:
-        return "Its certificate cannot be read."
-    names = ", ".join(value for _, value in fields.get("subjectAltName", ())) or "none"
-    return (
-        f"Its certificate: subject {_name(fields.get('subject'))}, issuer {_name(fields.get('issuer'))}, names {names}, "
-        f"valid from {fields.get('notBefore')} to {fields.get('notAfter')}."
+        return None
+    return Certificate(
+        _name(fields.get("subject")),
+        _name(fields.get("issuer")),
+        tuple(value for _, value in fields.get("subjectAltName", ())),
+        str(fields.get("notBefore")),
+        str(fields.get("notAfter")),
     )
 
 

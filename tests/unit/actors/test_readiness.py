@@ -64,6 +64,12 @@ def test_without_an_executor_it_is_starting() -> None:
     assert judged(report(ready_executors=0), received=99.0) == Judgement(("starting: no executor is ready",))
 
 
+def test_as_many_executors_that_do_not_die_as_there_are_slots_make_it_unready() -> None:
+    assert judged(report(slots=2, unkillable=1)) == Judgement()
+    reason = "2 executor(s) do not die of SIGKILL: they hang in the kernel"
+    assert judged(report(slots=2, unkillable=2, ready_executors=0)) == Judgement((reason,))
+
+
 def test_a_broker_out_of_reach_is_named_by_actor_and_is_nothing_to_cure() -> None:
     found = judged(report(), received=99.0, broker_errors={"settler": "locked", "consumer": "gone"})
     assert found == Judgement(("broker unreachable by the consumer: gone", "broker unreachable by the settler: locked"))

@@ -96,3 +96,33 @@ def test_an_empty_slot_takes_one_unknown_task_and_no_second_behind_it() -> None:
     assert slot(0).takes(flight(), boarding=0)
     assert not slot(0).takes(flight(), boarding=1)
     assert not slot(0).takes(flight(lapses=1), boarding=1)
+
+
+def test_a_slot_with_threads_takes_as_many_as_it_is_wide_and_nothing_waits_inside() -> None:
+    made = slot(2)
+    made.width = 3
+    assert made.is_shared
+    assert made.is_open(NOW + 60)
+    assert made.takes(flight())
+    assert not made.takes(flight(0.0), boarding=1)
+    assert not made.takes(flight(lapses=1))
+
+
+def test_an_executor_gets_no_more_tasks_than_it_is_to_have_in_its_life() -> None:
+    made = slot(2)
+    made.most_runs, made.runs = 5, 2
+    assert made.takes(flight(0.0))
+    assert not made.takes(flight(0.0), boarding=1)
+    made.runs = 3
+    assert not made.is_open(NOW)
+    made.vacate()
+    assert made.runs == 0
+
+
+def test_a_slot_whose_executor_is_stopped_or_dying_is_closed() -> None:
+    stopped = slot()
+    stopped.is_stopped = True
+    assert (stopped.state, stopped.is_open(NOW)) == (SlotState.STOPPED, False)
+    dying = slot()
+    dying.killed_at = NOW
+    assert not dying.is_open(NOW)
