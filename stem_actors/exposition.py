@@ -16,7 +16,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
-from stem_actors.metrics import BUCKETS, TABLE, Kind, Metric, Sample
+from stem_actors.metrics import TABLE, Kind, Metric, Sample
 
 __all__ = ["NodeMetrics"]
 
@@ -45,7 +45,7 @@ class NodeMetrics(Collector):
                     continue
                 key = self._key(metric, labels)
                 if metric.kind is Kind.HISTOGRAM:
-                    cells = self._histograms.setdefault(name, {}).setdefault(key, [0.0] * (len(BUCKETS) + 3))
+                    cells = self._histograms.setdefault(name, {}).setdefault(key, [0.0] * (len(metric.buckets) + 3))
                     cells[:] = [old + new for old, new in zip(cells, value, strict=True)]
                 else:
                     totals = self._totals.setdefault(name, {})
@@ -98,7 +98,7 @@ def _histogram(metric: Metric, series: dict[tuple[str, ...], list[float]]) -> Hi
     family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
     for key, cells in series.items():
         cumulative, buckets = 0.0, []
-        for bound, count in zip((*map(str, BUCKETS), "+Inf"), cells, strict=False):
+        for bound, count in zip((*map(str, metric.buckets), "+Inf"), cells, strict=False):
             cumulative += count
             buckets.append((bound, cumulative))
         family.add_metric(key, buckets, sum_value=cells[-1])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
 
-__all__ = ["BUCKETS", "TABLE", "Kind", "Metric", "Sample", "Tally", "growth"]
+__all__ = ["BUCKETS", "COUNTS", "TABLE", "Kind", "Metric", "Sample", "Tally", "growth"]
 
 
 class Kind(Enum):
@@ -21,19 +21,24 @@ class Kind(Enum):
     HISTOGRAM = "histogram"
 
 
+BUCKETS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 180.0, 300.0, 600.0,
+)  # fmt: skip
+"""Upper bounds of histograms of seconds."""
+COUNTS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
+"""Upper bounds of histograms of numbers of things."""
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One row of the table. A counter's name ends in `_total`; durations are seconds."""
+    """One row of the table. A counter's name ends in `_total`; durations are seconds; `buckets` are upper bounds."""
 
     name: str
     kind: Kind
     labels: Sequence[str]
     help: str
+    buckets: Sequence[float] = BUCKETS
 
-
-BUCKETS = (
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 180.0, 300.0, 600.0,
-)  # fmt: skip
 
 _TASK = ("task", "queue", "worker")
 _C, _G, _H = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
@@ -62,7 +67,7 @@ TABLE: Mapping[str, Metric] = {
         ),
         Metric("stem_actor_restarts_total", _C, ("actor", "reason"), "Restarts by a supervisor: of whom and why."),
         Metric("stem_broker_reconnects_total", _C, ("worker",), "Times a broker that was away came back."),
-        Metric("stem_settle_batch_size", _H, ("worker",), "Settlements in one step."),
+        Metric("stem_settle_batch_size", _H, ("worker",), "Settlements in one step.", COUNTS),
         Metric("stem_executors", _G, ("worker", "state"), "Executor processes by state."),
         Metric("stem_mailbox_depth", _G, ("worker", "actor"), "Messages waiting in a mailbox."),
         Metric("stem_worker_inflight", _G, ("worker", "namespace"), "Deliveries held, running or not."),
@@ -99,11 +104,12 @@ class Tally:
 
     def observe_all(self, name: str, values: Iterable[float], *labels: str) -> None:
         """Put values into the buckets of one histogram."""
+        bounds = TABLE[name].buckets
         cells = self._histograms.get((name, labels))
         if cells is None:
-            cells = self._histograms[name, labels] = [0.0] * (len(BUCKETS) + 3)
+            cells = self._histograms[name, labels] = [0.0] * (len(bounds) + 3)
         for value in values:
-            cells[bisect_left(BUCKETS, value)] += 1
+            cells[bisect_left(bounds, value)] += 1
             cells[-2] += 1
             cells[-1] += value
 

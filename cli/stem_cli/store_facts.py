@@ -63,7 +63,7 @@ def describe(url: str, timeout: float, accepts_data_loss: bool) -> StoreFacts:
     if endpoint is not None:
         return _of_server(endpoint, timeout, accepts_data_loss or endpoint.accept_data_loss)
     path = file_of(url)
-    return StoreFacts("", {"kind": urlsplit(url).scheme}) if path is None else _of_file(path)
+    return StoreFacts("", {"kind": urlsplit(url).scheme}) if path is None else _of_file(path.resolve())
 
 
 def _of_server(endpoint: Endpoint, timeout: float, accepts_data_loss: bool) -> StoreFacts:

@@ -33,9 +33,11 @@ from stem_actors.metrics import Tally
 from stem_actors.model.delivery import Delivery
 from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.outcome import (
+    Died,
     Expired,
     Failed,
     Interrupted,
+    Lapsed,
     Outcome,
     Recorded,
     RetryAsked,
@@ -520,6 +522,15 @@ class ExecutorPool(StemActor):
         for flight, outcome in ended:
             slot.unload(flight)
             self._tally.count("stem_redeliveries_total", flight.delivery.lease.queue, type(outcome).__name__.lower())
+            if isinstance(outcome, Died | Lapsed):
+                envelope = flight.delivery.envelope
+                facts = {
+                    "task": envelope.name,
+                    "id": envelope.id,
+                    "queue": envelope.queue,
+                    "attempt": flight.delivery.state.attempt,
+                }
+                _logger.warning("an executor died under task %s: %s", envelope.name, outcome.cause, extra=facts)
         self._finish(ended)
 
     # ------------------------------------------------------------ executors stopped, worn out, beyond a signal

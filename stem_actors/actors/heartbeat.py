@@ -144,7 +144,8 @@ class Heartbeat(StemActor):
     def _act(self, judgement: Judgement, now: float) -> None:
         is_ready = not judgement.reasons
         if is_ready != self._was_ready:
-            level = logging.INFO if is_ready or self._was_ready is None else logging.WARNING
+            is_expected = is_ready or self._was_ready is None or (self._report is not None and self._report.is_draining)
+            level = logging.INFO if is_expected else logging.WARNING
             text = "ready" if is_ready else "not ready: " + "; ".join(judgement.reasons)
             _logger.log(level, "%s is %s", self._identity.worker_id, text, extra={"worker": self._identity.worker_id})
             self._was_ready = is_ready

@@ -82,8 +82,9 @@ def test_a_server_that_may_drop_tasks_fails_the_check_unless_that_is_accepted(sh
 
 def test_little_memory_left_is_told_with_the_remedy(shell: Shell) -> None:
     with own_server("--appendonly", "yes") as server:
+        server.command("SETRANGE", "filler", 40 * 2**20, "x")
         used = int(server.command("INFO", "memory")["used_memory"])
-        server.command("CONFIG", "SET", "maxmemory", used + 256 * 1024)
+        server.command("CONFIG", "SET", "maxmemory", used + 3 * 2**20)
         (hint,) = health(shell, server.url)[1][0]["context"]["hints"]
     assert "raise maxmemory" in hint
 

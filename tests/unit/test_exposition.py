@@ -114,7 +114,7 @@ def test_every_metric_of_the_table_can_be_exposed(metrics: NodeMetrics) -> None:
             case Kind.COUNTER:
                 metrics.add([[metric.name, labels, 1]])
             case Kind.HISTOGRAM:
-                metrics.add([[metric.name, labels, [0.0] * (len(BUCKETS) + 1) + [0.0, 0.0]]])
+                metrics.add([[metric.name, labels, [0.0] * (len(metric.buckets) + 1) + [0.0, 0.0]]])
             case Kind.GAUGE:
                 gauges.append([metric.name, labels, 1])
     metrics.set_gauges("a-1", gauges)
