@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast, 
 from stem_actors.client import Call, CallOptions, Client
 from stem_actors.clock import Clock, SystemClock
 from stem_actors.codecs.msgpack import decode_payload
+from stem_actors.codecs.payload_types import PayloadTypes
 from stem_actors.config import BACKEND, URL, WORD, Settings, read_value, resolve
 from stem_actors.errors import ResultTimeout, TaskCancelled, TaskDefinitionError, TaskFailed, UsageError
 from stem_actors.executors.context import is_executor, worker_link
@@ -92,7 +93,7 @@ class Handle(Generic[R_co]):
             raise ResultTimeout(self.id, f"task {self.id} has not ended within {timeout:g} s; it may still do so")
         name = record.meta.get("task", "task")
         if record.state is TaskState.SUCCEEDED:
-            return cast(R_co, None if record.payload is None else decode_payload(record.payload))
+            return cast(R_co, None if record.payload is None else decode_payload(record.payload, self._client.payload_types))
         error_type, message = (record.error.type, record.error.message) if record.error else ("unknown", "no error was recorded")
         if record.state is TaskState.CANCELLED:
             raise TaskCancelled(self.id, f"{name} {self.id} was cancelled: {message}")
@@ -235,7 +236,8 @@ class Stem:
         self.explicit_broker_url: str | None = self.settings.broker_url if is_told or broker is not None else None
         self.registry = TaskRegistry()
         self._clock = clock or SystemClock()
-        self.client = Client(self._open_stores, self.settings, self._clock)
+        self.payload_types = PayloadTypes()
+        self.client = Client(self._open_stores, self.settings, self._clock, payload_types=self.payload_types)
         self.middlewares: list[Middleware] = []
         for each in middleware:
             self._add_middleware(each)
@@ -275,6 +277,7 @@ class Stem:
         priority: int = 0,
         visibility_timeout: float | None = None,
         exclusive: bool = False,
+        acks_late: bool = True,
         ignore_result: bool = False,
         retry_policy: RetryPolicy | None = None,
         description: str | None = None,
@@ -318,6 +321,18 @@ class Stem:
             headers={},
             meta={},
         )
+
+    def payload_type(self, code: int, cls: type[R], encode: Callable[[R], bytes], decode: Callable[[bytes], R]) -> None:
+        """Let values of class `cls` be arguments and results: `app.payload_type(16, Money, Money.to_bytes, Money.from_bytes)`.
+
+        `code`, 16 to 127, stands for the class on the wire, in every program that shares tasks with this one; never use it for
+        another. Subclasses are classes of their own. Do it in the module that defines the application, as with tasks. A task that
+        gets a code which its executor does not know is set aside as `undecodable-args`.
+
+        Raises:
+            UsageError: the code is out of range or taken, or the class travels anyway.
+        """
+        self.payload_types.add(code, cls, encode, decode)
 
     # ------------------------------------------------------------ middleware
 

@@ -17,6 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from stem_actors.clock import Clock, SystemClock
 from stem_actors.codecs.msgpack import encode_envelope
+from stem_actors.codecs.payload_types import PayloadTypes
 from stem_actors.config import Settings
 from stem_actors.errors import BrokerUnavailable, BulkEnqueueError, MiddlewareError, ResultsDisabled, StemError
 from stem_actors.middleware.chain import AroundSync, call_through
@@ -88,8 +89,10 @@ class Client:
         clock: Clock | None = None,
         patience: float = 10.0,
         pause: Callable[[float], None] = time.sleep,
+        payload_types: PayloadTypes | None = None,
     ) -> None:
         self._connect = connect
+        self.payload_types = payload_types
         self._channels = settings.channel_namespace
         self._max_bytes = settings.max_payload_bytes
         self._clock = clock or SystemClock()
@@ -196,7 +199,7 @@ class Client:
             options.queue,
             options.meta,
         )
-        body = encode_envelope(envelope, self._max_bytes)
+        body = encode_envelope(envelope, self._max_bytes, self.payload_types)
         delay = 0.0
         if options.countdown is not None or options.eta is not None:
             delay = delay_until(options.countdown, options.eta, now)

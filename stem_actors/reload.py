@@ -29,8 +29,11 @@ def watch_sources(directory: Path, changed: Callable[[str], None], stop: threadi
 
 
 def _listen(watchfiles: Any, directory: Path, changed: Callable[[str], None], stop: threading.Event) -> None:
-    sources = watchfiles.PythonFilter(ignore_dirs=[*watchfiles.PythonFilter.ignore_dirs, *_NOT_SOURCES])
-    for changes in watchfiles.watch(directory, watch_filter=sources, stop_event=stop, raise_interrupt=False):
+    def is_source(_change: object, path: str) -> bool:
+        folders = Path(os.path.relpath(path, directory)).parent.parts
+        return path.endswith(".py") and not any(map(_is_passed_over, folders))
+
+    for changes in watchfiles.watch(directory, watch_filter=is_source, stop_event=stop, ignore_permission_denied=True):
         changed(min(path for _, path in changes))
 
 
@@ -48,10 +51,14 @@ def _stamps(directory: Path) -> Mapping[str, int]:
     """Every source and when it was last written to."""
     stamps: dict[str, int] = {}
     for folder, folders, files in os.walk(directory):
-        folders[:] = [name for name in folders if name not in _NOT_SOURCES and not name.startswith(".")]
+        folders[:] = [name for name in folders if not _is_passed_over(name)]
         for path in (os.path.join(folder, name) for name in files if name.endswith(".py")):
             try:
                 stamps[path] = os.stat(path).st_mtime_ns
             except OSError:  # it has just gone
                 continue
     return stamps
+
+
+def _is_passed_over(folder: str) -> bool:
+    return folder in _NOT_SOURCES or folder.startswith(".")

@@ -23,7 +23,8 @@ from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.outcome import Ack
 from stem_actors.model.record import Settlement, TaskRecord
 from stem_actors.ports import Done, Message, Revocation, Stores
-from stem_cli.store_facts import describe, endpoint_of, file_of, identity_facts
+from stem_cli.server_facts import describe_server, endpoint_of, identity_facts
+from stem_cli.store_facts import describe, file_of
 
 __all__ = ["Finding", "check_stores"]
 
@@ -174,7 +175,8 @@ def _no_answer(timeout: float) -> str:
 
 
 def _with_facts(finding: Finding, url: str, timeout: float, accepts_data_loss: bool) -> Finding:
-    facts = describe(url, timeout, accepts_data_loss)
+    endpoint = endpoint_of(url)
+    facts = describe(url) if endpoint is None else describe_server(endpoint, timeout, accepts_data_loss)
     message = f"{finding.message} {facts.text}" if finding.is_well else finding.message
     hints = [*finding.hints, *facts.hints]
     if facts.problem and finding.is_well:

@@ -1,4 +1,4 @@
-"""What there is to know of the store behind a URL, beside its answers: for SQLite the file and its disk, for Redis the server."""
+"""What there is to know of the store behind a URL, beside its answers: of SQLite the file and its disk. Redis: `server_facts`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from stem_actors.adapters import SCHEMES
-from stem_actors.adapters.redis import Endpoint, Identity, ServerReport, look_at
 from stem_cli.output import readable_bytes
 
-__all__ = ["StoreFacts", "describe", "endpoint_of", "file_of", "identity_facts"]
+__all__ = ["StoreFacts", "describe", "file_of"]
 
 _LITTLE_ROOM = 2**30  # bytes free on a disk
 _LONG_LOG = 256 * 2**20  # bytes; the adapter shortens the log at 32 MiB unless somebody reads it all the time
@@ -38,64 +36,15 @@ def file_of(url: str) -> Path | None:
     return Path(unquote(parts.path.removeprefix("/")))
 
 
-def endpoint_of(url: str) -> Endpoint | None:
-    """The server of a Redis URL; None for any other."""
-    return Endpoint.from_url(url) if SCHEMES.get(url.partition(":")[0].lower()) == "redis" else None
-
-
-def identity_facts(identity: Identity) -> dict[str, object]:
-    """Whom we trust and who we are, as JSON names it."""
-    return {
-        "caCertificate": identity.ca_cert or "system",
-        "clientCertificate": identity.client_cert or "not provided",
-        "allowInsecure": identity.allow_insecure,
-    }
-
-
-def describe(url: str, timeout: float, accepts_data_loss: bool) -> StoreFacts:
-    """Look at the store from outside, for `timeout` seconds at most; what cannot be seen is left out."""
+def describe(url: str) -> StoreFacts:
+    """Look at the store from outside; what cannot be seen is left out."""
     if url.lower().startswith("memory"):
         return StoreFacts(
             "(private to each process that opens it: nothing that another program enqueues arrives here)",
             {"kind": "memory", "isPrivate": True},
         )
-    endpoint = endpoint_of(url)
-    if endpoint is not None:
-        return _of_server(endpoint, timeout, accepts_data_loss or endpoint.accept_data_loss)
     path = file_of(url)
     return StoreFacts("", {"kind": urlsplit(url).scheme}) if path is None else _of_file(path.resolve())
-
-
-def _of_server(endpoint: Endpoint, timeout: float, accepts_data_loss: bool) -> StoreFacts:
-    report = look_at(endpoint, timeout)
-    hints = [_UNVERIFIED] if endpoint.is_tls and Identity.from_environ().allow_insecure else []
-    if report is None:
-        return StoreFacts("", {"kind": "redis"}, hints)
-    problem = ""
-    if report.can_drop_tasks and not accepts_data_loss:
-        problem = f"it drops tasks when its memory is full (maxmemory-policy {report.eviction})"
-        hints.append(_DROPS_TASKS)
-    return StoreFacts(f"({report})", _of_report(report), [*hints, *report.notes], problem)
-
-
-_UNVERIFIED = "its certificate is not verified (allow insecure); leave that off in production"
-_DROPS_TASKS = (
-    "workers refuse to start there; set maxmemory-policy noeviction, or accept the loss with stem-node --accept-data-loss "
-    "(STEM_ACCEPT_DATA_LOSS=true) or ?accept_data_loss=true in the URL"
-)
-
-
-def _of_report(report: ServerReport) -> dict[str, object]:
-    return {
-        "kind": "redis",
-        "version": report.version_text,
-        "persistence": report.persistence,
-        "eviction": report.eviction,
-        "canDropTasks": report.can_drop_tasks,
-        "memoryUsedBytes": report.memory_used,
-        "memoryLeftBytes": report.memory_left,
-        "clockOffsetMs": round(report.clock_offset * 1000, 1),
-    }
 
 
 def _of_file(path: Path) -> StoreFacts:

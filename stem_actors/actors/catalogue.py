@@ -21,6 +21,7 @@ class TaskFacts:
     hard_time_limit: float | None = None
     ignore_result: bool = False
     exclusive: bool = False
+    acks_late: bool = True
     policy: RetryPolicy = DEFAULT_BACKOFF
 
 
@@ -66,5 +67,6 @@ def _facts(entry: Mapping[str, Any]) -> TaskFacts:
         entry["hard_time_limit"],
         entry["ignore_result"],
         entry["exclusive"],
+        entry["acks_late"],
         DEFAULT_BACKOFF if policy is None else RetryPolicy(**policy),
     )

@@ -17,6 +17,7 @@ from stem_actors.clock import Clock
 from stem_actors.executors.frames import Handed
 from stem_actors.executors.process import ExecutorProcess
 from stem_actors.executors.sessions import kill_session
+from stem_actors.executors.vital_signs import read_vital_signs
 from stem_actors.model.outcome import Outcome
 
 __all__ = ["Crew", "Exited", "Launcher", "Readable", "Relaunch", "Silenced", "Writable"]
@@ -252,7 +253,8 @@ class Crew:
     def silenced(self, slot: Slot, process: ExecutorProcess) -> None:
         """Nothing can come from it any more; unless it was about to die, it has to."""
         if slot.process is process and not process.has_exited():
-            process.has_closed_pipes = slot.killed_at is None
+            signs = read_vital_signs(process.pid)
+            process.has_closed_pipes = slot.killed_at is None and signs is not None and not signs.is_exiting
             self._kill_process(slot, process)  # its pidfd tells when it is dead
 
     # ------------------------------------------------------------ ends

@@ -21,7 +21,7 @@ from stem_actors.actors import messages as m
 from stem_actors.actors.catalogue import Catalogue, TaskFacts, limits_of
 from stem_actors.actors.executor_watch import ExecutorWatch
 from stem_actors.actors.flights import Flight, Flights, Stage
-from stem_actors.actors.outcomes import blamed, reported
+from stem_actors.actors.outcomes import blamed, final, reported
 from stem_actors.actors.pool_report import GetReport, PoolReport, describe
 from stem_actors.actors.run_watch import RunWatch
 from stem_actors.actors.slots import Slot
@@ -29,6 +29,7 @@ from stem_actors.actors.waiting_line import WaitingLine
 from stem_actors.executors.frames import EndKind, FromExecutor, Handed, InterruptKind
 from stem_actors.executors.prediction import RunTimes
 from stem_actors.executors.process import ExecutorProcess
+from stem_actors.executors.vital_signs import read_vital_signs
 from stem_actors.metrics import Tally
 from stem_actors.model.delivery import Delivery
 from stem_actors.model.lifecycle import TaskState
@@ -113,6 +114,7 @@ Message: TypeAlias = (
     | m.Settled
     | m.Marked
     | m.Announced
+    | m.AckedFirst
     | m.Renewed
     | m.LeasesLost
     | m.RenewalRound
@@ -141,10 +143,10 @@ class ExecutorPool(StemActor):
 
     Owns:     the executors, and every flight from its delivery to the broker's answer.
     Receives: Deliver, Held, ConsumerStarted, FetchingStopped (consumer); Settled, Marked, Announced, SettlerStarted,
-              HeldReleased, ErrandDone (settler); RenewalRound, Renewed, LeasesLost (lease renewer); Revoke (revoke listener);
-              ExecutorUp, ExecutorFailed (launcher); Shutdown; GetReport.
-    Tells:    settler (Finished, Note, MarkStarted, Announce, ReleaseHeld, Errand), consumer (Credit, Recover), lease renewer
-              (InFlight, RenewNow).
+              AckedFirst, HeldReleased, ErrandDone (settler); RenewalRound, Renewed, LeasesLost (lease renewer); Revoke
+              (revoke listener); ExecutorUp, ExecutorFailed (launcher); Shutdown; GetReport.
+    Tells:    settler (Finished, Note, AckFirst, MarkStarted, Announce, ReleaseHeld, Errand), consumer (Credit, Recover),
+              lease renewer (InFlight, RenewNow).
     Restart:  its predecessor's executors are killed before it takes anything, then all that this incarnation still holds is
               released, queued behind the outcomes which the settler already has.
     """
@@ -175,6 +177,7 @@ class ExecutorPool(StemActor):
         self._catalogue: Catalogue | None = None
         self._uncatalogued: list[m.Job] = []
         self._revoked: dict[str, Revocation] = {}
+        self._acked: dict[int, Flight] = {}  # acknowledged or about to be, and not yet handed to an executor
         self._credit = 0
         self._is_open = False  # whether what a predecessor held has been released
         self._is_fed = True  # whether a consumer may still deliver
@@ -229,6 +232,8 @@ class ExecutorPool(StemActor):
                 self._marked(token, answer)
             case m.Announced(records):
                 self._announced(records)
+            case m.AckedFirst(token, answer):
+                self._acked_first(token, answer)
             case m.Revoke(revocations):
                 self._revoke(revocations)
             case m.ExecutorUp(slot, ticket, process):
@@ -307,6 +312,7 @@ class ExecutorPool(StemActor):
             flight.hard_limit = None
         flight.ignore_result = bool(delivery.envelope.meta.get("stem.ignoreResult", facts.ignore_result))
         flight.is_exclusive = facts.exclusive
+        flight.acks_early = not facts.acks_late
         flight.expected = self._run_times.expected(delivery.envelope.name)
         if delivery.lease.visibility < self._settings.visibility_timeout:
             self.tell(m.LEASE_RENEWER, m.RenewNow())
@@ -372,6 +378,11 @@ class ExecutorPool(StemActor):
             size += len(flight.delivery.body)
             if not slot.takes(flight, len(tasks)) or (tasks and size > _MOST_BYTES_AT_ONCE):
                 break
+            if flight.acks_early and not flight.is_acked:
+                if len(self._acked) >= len(self._crew.slots):
+                    break
+                self._ack_first(waiting.popleft())
+                continue
             waiting.popleft()
             tasks.append(self._board(slot, flight))
             if flight.runs_alone:
@@ -388,6 +399,7 @@ class ExecutorPool(StemActor):
         """Note that a flight goes into a slot; what its executor needs to know."""
         flight.stage = Stage.INSIDE
         flight.slot = slot.index
+        self._acked.pop(flight.claim, None)
         if flight.expected is not None:
             slot.expected += flight.expected
         delivery = flight.delivery
@@ -401,6 +413,26 @@ class ExecutorPool(StemActor):
             flight.ignore_result,
             self._settings.max_payload_bytes,
         )
+
+    def _ack_first(self, flight: Flight) -> None:
+        """It starts once at most: the broker hears that it is done before it starts. A few at a time: what is left is lost."""
+        flight.stage = Stage.ACKING
+        self._acked[flight.claim] = flight
+        self.tell(m.SETTLER, m.AckFirst(flight.delivery))
+
+    def _acked_first(self, token: int | str, answer: Answer) -> None:
+        flight = self._flights.get(token)
+        if flight is None or flight.stage is not Stage.ACKING:
+            return
+        if not isinstance(answer, Done):
+            self._lost([token])
+            return
+        flight.is_acked, flight.deadline = True, math.inf  # there is no lease any more
+        if self._shutdown is None:
+            self._line.put_first([flight])
+            self._dispatch()
+        else:
+            self._finish([(flight, Interrupted())])
 
     def _take_back(self, slot: Slot) -> None:
         """Get back what the slot's executor has not started, to the head of the line."""
@@ -553,8 +585,16 @@ class ExecutorPool(StemActor):
         process = slot.process
         if process is None or slot.is_leaving or self._shutdown is not None:
             return
-        facts = {"worker": self._settings.worker, "reason": reason, "tasks": slot.runs, "memory_bytes": slot.resident or None}
-        _logger.info("executor %d leaves after %d task(s) and is replaced: %s", process.pid, slot.runs, reason, extra=facts)
+        signs = read_vital_signs(process.pid)
+        resident = 0 if signs is None else signs.resident
+        _logger.info(
+            "executor %d leaves after %d task(s) with %d MiB and is replaced: %s",
+            process.pid,
+            slot.runs,
+            resident >> 20,
+            reason,
+            extra={"worker": self._settings.worker, "reason": reason, "tasks": slot.runs, "memory_bytes": resident},
+        )
         self._tally.count("stem_executor_recycled_total", self._settings.worker, reason)
         self._take_back(slot)
         self._crew.retire(slot)
@@ -584,12 +624,16 @@ class ExecutorPool(StemActor):
 
     def _end(self, flight: Flight, outcome: Outcome, started_at: float = 0.0, seconds: float = 0.0) -> m.Run | None:
         self._line.ended(flight)
+        self._acked.pop(flight.claim, None)
+        if flight.is_acked:
+            outcome = final(outcome)
         if flight.is_lost:
             self._flights.remove(flight.token)
             return None
         facts = self._facts(flight.delivery)
         flight.stage = Stage.ENDED
-        flight.run = m.Run(flight.delivery, outcome, DEFAULT_BACKOFF if facts is None else facts.policy, started_at, seconds)
+        policy = DEFAULT_BACKOFF if facts is None else facts.policy
+        flight.run = m.Run(flight.delivery, outcome, policy, started_at, seconds, flight.is_acked)
         return flight.run
 
     def _tell_finished(self, runs: Sequence[m.Run]) -> None:
@@ -603,6 +647,9 @@ class ExecutorPool(StemActor):
         if suspect is not None and suspect.stage is Stage.MARKING:
             self.tell(m.SETTLER, m.MarkStarted(suspect.delivery.lease))
         self._announce([flight.delivery for flight in self._flights if flight.stage is Stage.ANNOUNCING])
+        for flight in self._acked.values():
+            if flight.stage is Stage.ACKING:
+                self.tell(m.SETTLER, m.AckFirst(flight.delivery))
         if not self._is_open:
             self.tell(m.SETTLER, m.ReleaseHeld())
 
@@ -686,7 +733,8 @@ class ExecutorPool(StemActor):
             self._grant()
         if self._is_hoarding:
             waiting = self._line.of_kind(False)
-            late = [flight for flight in waiting if now - flight.received_at > _HOARDING_AFTER and not flight.is_marked]
+            old = [flight for flight in waiting if now - flight.received_at > _HOARDING_AFTER]
+            late = [flight for flight in old if not (flight.is_marked or flight.is_acked)]
             self._line.forget(late)
             self._finish([(flight, Interrupted()) for flight in late])
 
@@ -729,6 +777,8 @@ class ExecutorPool(StemActor):
         now = self.clock.monotonic()
         due, pace = [], self._settings.visibility_timeout / 6
         for flight in self._flights:
+            if flight.is_acked or flight.stage is Stage.ACKING:
+                continue
             lease = flight.delivery.lease
             pace = min(pace, lease.visibility / 6)
             if flight.deadline - now < lease.visibility * _RENEW_BELOW and not flight.is_lost:
@@ -746,7 +796,7 @@ class ExecutorPool(StemActor):
     def _lost(self, tokens: Sequence[int | str]) -> None:
         """Another may hold these: stop them, drop what comes of them."""
         known = [flight for token in tokens if (flight := self._flights.get(token)) is not None]
-        lost = [flight for flight in known if flight.stage is not Stage.ENDED and not flight.is_lost]
+        lost = [flight for flight in known if flight.stage is not Stage.ENDED and not (flight.is_lost or flight.is_acked)]
         self._take_back_from_under(lost)
         for flight in lost:
             self._tally.count("stem_leases_lost_total", flight.delivery.lease.queue, self._settings.worker)
@@ -767,7 +817,7 @@ class ExecutorPool(StemActor):
         self._shutdown = mode
         self._crew.close()
         self._take_back_from_under(list(self._flights))
-        unstarted = [flight for flight in self._flights if flight.stage not in (Stage.INSIDE, Stage.ENDED)]
+        unstarted = [flight for flight in self._flights if flight.stage not in (Stage.INSIDE, Stage.ENDED, Stage.ACKING)]
         self._line.forget(unstarted)
         self._finish([(flight, Interrupted()) for flight in unstarted])
         jobs, self._uncatalogued = self._uncatalogued, []

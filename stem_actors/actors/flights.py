@@ -26,6 +26,7 @@ AHEAD = 0.05
 class Stage(Enum):
     WAITING = "waiting"  # in the pool
     ANNOUNCING = "announcing"  # a redelivery that the result store is being told of
+    ACKING = "acking"  # acknowledged before it starts, which the broker is being told
     MARKING = "marking"  # a suspect whose mark is on its way to the broker
     INSIDE = "inside"  # handed to an executor, running there or about to
     ENDED = "ended"  # the settler has its outcome
@@ -42,6 +43,8 @@ class Flight:
     hard_limit: float | None = None
     ignore_result: bool = False
     is_exclusive: bool = False
+    acks_early: bool = False
+    is_acked: bool = False
     stage: Stage = Stage.WAITING
     expected: float | None = None
     slot: int = -1

@@ -27,6 +27,8 @@ __all__ = [
     "LEASE_RENEWER",
     "REVOKE_LISTENER",
     "SETTLER",
+    "AckFirst",
+    "AckedFirst",
     "Announce",
     "Announced",
     "ConsumerStarted",
@@ -79,13 +81,17 @@ class ShutdownMode(IntEnum):
 
 
 class Run(NamedTuple):
-    """What became of one delivery. `started_at` in seconds since the epoch, 0 when it never started."""
+    """What became of one delivery. `started_at` in seconds since the epoch, 0 when it never started.
+
+    `is_acked`: the broker was told before it started, and only its record is still to be written.
+    """
 
     delivery: Delivery
     outcome: Outcome
     policy: RetryPolicy
     started_at: float = 0.0
     seconds: float = 0.0
+    is_acked: bool = False
 
 
 class Job(NamedTuple):
@@ -164,6 +170,14 @@ class Settled:
 @dataclass(frozen=True, slots=True)
 class Marked:
     """The broker's answer to a `MarkStarted`."""
+
+    token: int | str
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class AckedFirst:
+    """The broker's answer to an `AckFirst`."""
 
     token: int | str
     answer: Answer
@@ -275,6 +289,13 @@ class MarkStarted:
     """Mark a suspect before it starts."""
 
     lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class AckFirst:
+    """Acknowledge a delivery that is about to start (`acks_late=False`)."""
+
+    delivery: Delivery
 
 
 @dataclass(frozen=True, slots=True)

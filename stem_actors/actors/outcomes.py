@@ -21,7 +21,7 @@ from stem_actors.model.outcome import (
     Unregistered,
 )
 
-__all__ = ["UNKNOWN", "blamed", "reported"]
+__all__ = ["UNKNOWN", "blamed", "final", "reported"]
 
 UNKNOWN = "unknown"
 """How a cause begins that nobody could find out."""
@@ -44,6 +44,22 @@ def reported(flight: Flight, kind: int, detail: Any) -> Outcome:
             return Rejected(detail[0], ErrorInfo("Malformed", detail[1]))
         case _:
             return Interrupted()
+
+
+def final(outcome: Outcome) -> Outcome:
+    """The outcome of a run that was acknowledged when it started: whatever it was, there is no other."""
+    match outcome:
+        case Failed(error):
+            return Failed(error, retryable=False)
+        case RetryAsked(error):
+            return Failed(
+                ErrorInfo("RetryRefused", "it asked for a retry, but runs once at most (acks_late=False)", error.stack), False
+            )
+        case Interrupted() | Lapsed() | Died() | Unregistered():
+            what = f"its executor died: {outcome.cause}" if isinstance(outcome, Lapsed | Died) else "its worker had to let it go"
+            return Failed(ErrorInfo("WorkerLost", f"{what}; it runs once at most (acks_late=False)"), False)
+        case _:
+            return outcome
 
 
 def blamed(slot: Slot, claimed: Sequence[Flight], cause: str) -> Iterator[tuple[Flight, Outcome]]:

@@ -68,7 +68,8 @@ class SettlementCounter:
                 count("stem_tasks_deferred_total", task, queue, type(run.outcome).__name__.lower())
             case DeadLetter(reason):
                 count("stem_tasks_failed_total", task, queue, self._worker, reason)
-                count("stem_dead_letters_total", queue, reason)
+                if not run.is_acked:  # else there was no delivery left to set aside
+                    count("stem_dead_letters_total", queue, reason)
                 _log_failure(run, reason)
             case _:
                 assert_never(settlement.verdict)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, assert_never
+from typing import Any, TypeAlias, assert_never
 
 from stem_actors.actors import messages as m
 from stem_actors.actors.reconnect import Reconnect
@@ -17,10 +18,10 @@ from stem_actors.executors.errands import run_errand
 from stem_actors.metrics import Tally
 from stem_actors.model.delivery import Delivery
 from stem_actors.model.lifecycle import TaskState
-from stem_actors.model.outcome import DeadLetter, ErrorInfo, Release
+from stem_actors.model.outcome import Ack, DeadLetter, ErrorInfo, Release
 from stem_actors.model.record import Settlement, TaskRecord, running_record, settlement
 from stem_actors.model.retry import Limits, decide
-from stem_actors.ports import Answer, Broker, Refused, ResultBackend, Stale
+from stem_actors.ports import Answer, Broker, Done, Refused, ResultBackend, Stale
 from stem_actors.supervision.base import ActorContext, StemActor
 
 __all__ = ["Settler"]
@@ -36,15 +37,17 @@ class _TryAgain:
     """The broker was away; perhaps it is back."""
 
 
-Message: TypeAlias = m.Finished | m.Errand | m.Note | m.MarkStarted | m.Announce | m.ReleaseHeld | _TryAgain
+Message: TypeAlias = m.Finished | m.Errand | m.Note | m.AckFirst | m.MarkStarted | m.Announce | m.ReleaseHeld | _TryAgain
+
+_After: TypeAlias = m.AckFirst | m.MarkStarted | m.Announce | m.ReleaseHeld
 
 
 class Settler(StemActor):
     """Tells the broker how each delivery ended.
 
     Owns:     nothing that lasts: what it holds unsettled, the pool hands over again to a successor.
-    Receives: Finished, Note, MarkStarted, Announce, ReleaseHeld, Errand.
-    Tells:    executor pool (Settled, Marked, Announced, HeldReleased, SettlerStarted, ErrandDone).
+    Receives: Finished, Note, AckFirst, MarkStarted, Announce, ReleaseHeld, Errand.
+    Tells:    executor pool (Settled, AckedFirst, Marked, Announced, HeldReleased, SettlerStarted, ErrandDone).
 
     While the broker is away it keeps what it has and tries again; the pool's credit bounds how much that can become. Where
     results have a server of their own they are written first, then the delivery is settled.
@@ -76,7 +79,8 @@ class Settler(StemActor):
         self._counter = SettlementCounter(worker, tally)
         self._chance = random.Random()
         self._unsettled: list[tuple[m.Run, Settlement]] = []
-        self._after_settling: list[m.MarkStarted | m.Announce | m.ReleaseHeld] = []
+        self._acked: list[tuple[m.Run, Settlement]] = []  # acknowledged when they started: only their records are wanted
+        self._after_settling: list[_After] = []
 
     def on_start(self) -> None:
         self.tell(m.EXECUTOR_POOL, m.SettlerStarted())
@@ -90,7 +94,7 @@ class Settler(StemActor):
                 self._finished(runs)
             case m.Note(runs, progress):
                 self._note(m.Note(runs, progress))
-            case m.MarkStarted() | m.Announce() | m.ReleaseHeld():
+            case m.AckFirst() | m.MarkStarted() | m.Announce() | m.ReleaseHeld():
                 self._after_settling.append(message)
                 self._settle_all()
             case m.Errand(process, number, errand, payload):
@@ -111,7 +115,8 @@ class Settler(StemActor):
     def _add(self, runs: Sequence[m.Run]) -> None:
         for run in runs:
             verdict = decide(run.delivery, run.outcome, run.policy, self._limits, self._chance.random())
-            self._unsettled.append((run, settlement(run.delivery, run.outcome, verdict, self._facts(run))))
+            settled = run, settlement(run.delivery, run.outcome, verdict, self._facts(run))
+            (self._acked if run.is_acked else self._unsettled).append(settled)
 
     def _facts(self, run: m.Run) -> dict[str, object]:
         facts: dict[str, object] = {"worker": self._worker}
@@ -130,6 +135,9 @@ class Settler(StemActor):
                 answers = self._settle([settlement for _, settlement in batch])
                 del self._unsettled[: len(batch)]
                 self._answered(batch, answers)
+            while self._acked:
+                self._record(self._acked[:MOST_AT_ONCE])
+                del self._acked[:MOST_AT_ONCE]
             while self._after_settling:
                 self._after(self._after_settling[0])
                 del self._after_settling[0]
@@ -137,6 +145,14 @@ class Settler(StemActor):
             self.after(self._reconnect.failed(error), _TryAgain())
         else:
             self._reconnect.succeeded()
+
+    def _record(self, batch: Sequence[tuple[m.Run, Settlement]]) -> None:
+        """Write how runs ended whose deliveries the broker has forgotten already."""
+        records = [each.record for _, each in batch if each.record is not None]
+        if self._notes_to is not None and records:
+            # Not in the dead letters, whatever the verdict: there is no delivery left to set aside.
+            self._notes_to.set_many([record._replace(meta=_without_dead_letter(record.meta)) for record in records])
+        self._answered(batch, [Done()] * len(batch))
 
     def _settle(self, settlements: Sequence[Settlement]) -> list[Answer]:
         try:
@@ -192,8 +208,10 @@ class Settler(StemActor):
 
     # ------------------------------------------------------------ what comes after
 
-    def _after(self, message: m.MarkStarted | m.Announce | m.ReleaseHeld) -> None:
+    def _after(self, message: _After) -> None:
         match message:
+            case m.AckFirst(delivery):
+                self.tell(m.EXECUTOR_POOL, m.AckedFirst(delivery.lease.token, self._ack_first(delivery)))
             case m.MarkStarted(lease):
                 self.tell(m.EXECUTOR_POOL, m.Marked(lease.token, self._broker.mark_started(lease)))
             case m.Announce(deliveries):
@@ -204,6 +222,12 @@ class Settler(StemActor):
                     _logger.warning("%s: releasing %d deliveries of the pool's predecessor", self._worker, len(held))
                     self._broker.settle([Settlement(handout.lease, Release()) for handout in held])
                 self.tell(m.EXECUTOR_POOL, m.HeldReleased())
+
+    def _ack_first(self, delivery: Delivery) -> Answer:
+        """The record says `running` from now on, also when nobody lives to write another."""
+        started = running_record(delivery, {"worker": self._worker, "startedAt": round(time.time() * 1000)})
+        (answer,) = self._settle([Settlement(delivery.lease, Ack(), None, None if self._notes_to is None else started)])
+        return answer
 
     def _announce(self, deliveries: Sequence[Delivery]) -> dict[int | str, TaskRecord | None]:
         assert self._separate_results is not None, "redeliveries are announced to results with a server of their own only"
@@ -227,3 +251,7 @@ class Settler(StemActor):
             self._notes_to.set_many(records)
         except StemError as error:
             _logger.info("%s: cannot note %d running tasks: %s", self._worker, len(records), error)
+
+
+def _without_dead_letter(meta: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in meta.items() if key != "deadLetter"}

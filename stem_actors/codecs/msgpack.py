@@ -1,17 +1,16 @@
 """The wire form of envelopes and payloads (version 1): msgpack, decoded with limits. There is no pickle anywhere.
 
-Owns the ext types, the translation of seconds to the wire's milliseconds, and the checks on bytes that may come from anybody.
+Owns the translation of seconds to the wire's milliseconds, and the checks on bytes that may come from anybody.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-import uuid
-from decimal import Decimal
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
 
+from stem_actors.codecs.payload_types import PayloadTypes, Undecodable, from_ext, to_ext
 from stem_actors.errors import MalformedMessage, PayloadError
 from stem_actors.model.delivery import Delivery, Handout
 from stem_actors.model.envelope import WIRE_VERSION, Envelope
@@ -27,14 +26,13 @@ __all__ = [
 
 DEFAULT_MAX_BYTES = 262_144
 _MAX_NESTING = 64
-_DECIMAL, _UUID = 1, 2  # ext codes 0–15 are ours, 16 and up the user's
 _FIELDS = len(Envelope._fields)
 
 
 # ---------------------------------------------------------------- envelopes
 
 
-def encode_envelope(envelope: Envelope, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
+def encode_envelope(envelope: Envelope, max_bytes: int = DEFAULT_MAX_BYTES, types: PayloadTypes | None = None) -> bytes:
     """The bytes of an envelope, made once by the producer.
 
     Raises:
@@ -45,11 +43,11 @@ def encode_envelope(envelope: Envelope, max_bytes: int = DEFAULT_MAX_BYTES) -> b
     wire[7] = None if envelope.expires_at is None else round(envelope.expires_at * 1000)
     wire[10] = None if envelope.visibility_timeout is None else round(envelope.visibility_timeout * 1000)
     try:
-        body: bytes = msgpack.packb(wire, default=_to_ext, datetime=True, strict_types=False)
+        body: bytes = msgpack.packb(wire, default=_ext_writer(types), datetime=True, strict_types=False)
         if _possible_containers(body) > _OWN_CONTAINERS:
             _check_shape(wire)
     except _UNPACKABLE as error:
-        raise PayloadError(_explain(envelope, error)) from error
+        raise PayloadError(_explain(envelope, error, types)) from error
     if len(body) > max_bytes:
         raise PayloadError(
             f"task {envelope.name!r}: the message has {len(body):,} bytes, more than the {max_bytes:,} allowed. "
@@ -58,16 +56,18 @@ def encode_envelope(envelope: Envelope, max_bytes: int = DEFAULT_MAX_BYTES) -> b
     return body
 
 
-def decode_envelope(body: bytes, max_bytes: int = DEFAULT_MAX_BYTES) -> Envelope:
-    """Read and check an envelope that may come from anybody.
+def decode_envelope(body: bytes, max_bytes: int = DEFAULT_MAX_BYTES, types: PayloadTypes | None = None) -> Envelope:
+    """Read and check an envelope that may come from anybody. Without `types` the user's are left as they are.
 
     Raises:
-        MalformedMessage: `too-large`, `unsupported-version` or `malformed`.
+        MalformedMessage: `too-large`, `unsupported-version`, `malformed`; `undecodable-args` for a type that is not in `types`.
     """
     if len(body) > max_bytes:
         raise MalformedMessage("too-large", f"the message has {len(body):,} bytes, more than the {max_bytes:,} allowed")
     try:
-        fields = _unpack(body)
+        fields = _unpack(body, types)
+    except Undecodable as error:
+        raise MalformedMessage("undecodable-args", str(error)) from error
     except _UNREADABLE as error:
         raise MalformedMessage(
             "malformed", f"the message is not msgpack within limits: {type(error).__name__}: {error}"
@@ -119,14 +119,14 @@ def _checked(fields: list[Any]) -> Envelope:
     )
 
 
-def _explain(envelope: Envelope, error: Exception) -> str:
+def _explain(envelope: Envelope, error: Exception, types: PayloadTypes | None) -> str:
     """Name the argument that cannot travel, so that nobody has to search for it."""
     named = [(f"argument {n}", value) for n, value in enumerate(envelope.args)]
     named += [(f"argument {key!r}", value) for key, value in envelope.kwargs.items()]
     named += [("headers", envelope.headers), ("meta", envelope.meta)]
     for what, value in named:
         try:
-            msgpack.packb(value, default=_to_ext, datetime=True)
+            msgpack.packb(value, default=_ext_writer(types), datetime=True)
             _check_shape([value], depth=1)  # as deep as it stands in the message
         except _UNPACKABLE as cause:
             return f"task {envelope.name!r}: {what} cannot travel: {cause}. {_TRAVELS}"
@@ -136,7 +136,7 @@ def _explain(envelope: Envelope, error: Exception) -> str:
 # ---------------------------------------------------------------- payloads
 
 
-def encode_payload(value: Any, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
+def encode_payload(value: Any, max_bytes: int = DEFAULT_MAX_BYTES, types: PayloadTypes | None = None) -> bytes:
     """The bytes of a task's result.
 
     Raises:
@@ -145,7 +145,7 @@ def encode_payload(value: Any, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
     if value is None:
         return b"\xc0"
     try:
-        payload: bytes = msgpack.packb(value, default=_to_ext, datetime=True)
+        payload: bytes = msgpack.packb(value, default=_ext_writer(types), datetime=True)
         _check_shape([value], depth=-1)
     except _UNPACKABLE as error:
         raise PayloadError(f"the value cannot travel: {error}. {_TRAVELS}") from error
@@ -154,17 +154,20 @@ def encode_payload(value: Any, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
     return payload
 
 
-def decode_payload(payload: bytes) -> Any:
-    """Read a result. Raises `MalformedMessage` when the bytes are none of ours."""
+def decode_payload(payload: bytes, types: PayloadTypes | None = None) -> Any:
+    """Read a result. Raises `MalformedMessage` when the bytes are none of ours, or of a type that is not in `types`."""
     try:
-        return _unpack(payload)
+        return _unpack(payload, types)
     except _UNREADABLE as error:
         raise MalformedMessage("malformed", f"the payload cannot be read: {error}") from error
 
 
 # ---------------------------------------------------------------- msgpack
 
-_TRAVELS = "None, bool, int (64 bit), float, str, bytes, list, tuple, dict, aware datetime, Decimal and UUID travel."
+_TRAVELS = (
+    "None, bool, int (64 bit), float, str, bytes, list, tuple, dict, aware datetime, Decimal and UUID travel, "
+    "and what is registered with app.payload_type()."
+)
 _UNPACKABLE = (TypeError, ValueError, OverflowError, RecursionError)
 _CONTAINERS, _KEYS = (list, tuple, dict), (str, bytes)
 _CONTAINER_HEADERS = bytes([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
@@ -172,29 +175,15 @@ _OWN_CONTAINERS = 5  # the envelope itself, args, kwargs, headers, meta
 _UNREADABLE = (ValueError, TypeError, OverflowError, RecursionError, ArithmeticError)
 
 
-def _to_ext(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return msgpack.ExtType(_DECIMAL, str(value).encode())
-    if isinstance(value, uuid.UUID):
-        return msgpack.ExtType(_UUID, value.bytes)
-    if isinstance(value, dt.datetime):
-        raise TypeError("a datetime without a time zone is ambiguous; use an aware one")
-    raise TypeError(f"{type(value).__module__}.{type(value).__qualname__} has no wire form")
+def _ext_writer(types: PayloadTypes | None) -> Callable[[Any], Any]:
+    return to_ext if types is None else types.to_ext
 
 
-def _from_ext(code: int, data: bytes) -> Any:
-    if code == _DECIMAL:
-        return Decimal(data.decode("ascii"))
-    if code == _UUID:
-        return uuid.UUID(bytes=data)
-    return msgpack.ExtType(code, data)
-
-
-def _unpack(raw: bytes) -> Any:
+def _unpack(raw: bytes, types: PayloadTypes | None) -> Any:
     size = len(raw)  # an item takes a byte at least
     value = msgpack.unpackb(
         raw,
-        ext_hook=_from_ext,
+        ext_hook=from_ext if types is None else types.from_ext,
         timestamp=3,
         strict_map_key=True,
         max_str_len=size,

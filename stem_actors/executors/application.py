@@ -45,6 +45,11 @@ class Application:
     instance: Any
 
     @property
+    def payload_types(self) -> Any:
+        """The types that it adds to what travels; for the codec, which alone knows what they are."""
+        return getattr(self.instance, "payload_types", None)
+
+    @property
     def middlewares(self) -> Sequence[Middleware]:
         """In the order in which they go around tasks, the first outermost."""
         return tuple(getattr(self.instance, "middlewares", ()))

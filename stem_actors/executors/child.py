@@ -20,10 +20,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from stem_actors.clock import SystemClock
 from stem_actors.errors import (
@@ -63,11 +63,19 @@ _TERMINAL_SIGNALS: Mapping[signal.Signals, Any] = {signal.SIGINT: signal.default
 _OUR_FRAMES = (os.path.dirname(__file__), os.path.dirname(chain.__file__))
 
 
+class DecodeEnvelope(Protocol):
+    def __call__(self, body: bytes, *, types: Any) -> Envelope: ...
+
+
+class EncodePayload(Protocol):
+    def __call__(self, value: Any, max_bytes: int, *, types: Any) -> bytes: ...
+
+
 class Codec(NamedTuple):
     """How bodies are read and results written; handed in, since executors and codecs do not know each other."""
 
-    decode_envelope: Callable[[bytes], Envelope]
-    encode_payload: Callable[[Any, int], bytes]
+    decode_envelope: DecodeEnvelope
+    encode_payload: EncodePayload
 
 
 class Shape(NamedTuple):
@@ -206,6 +214,7 @@ class Executor:
         self._threaded: ThreadedExecutor | None = None
         self._application = application
         self._codec = codec
+        self._types = application.payload_types
         self._execute = [each.execute for each in application.middlewares if each.execute is not None]
         self._aexecute = [each.aexecute for each in application.middlewares if each.aexecute is not None]
         self._clock = SystemClock()
@@ -254,7 +263,7 @@ class Executor:
             self._end_unstarted(handed, EndKind.NOT_STARTED)
             return None
         try:
-            envelope = self._codec.decode_envelope(handed.body)
+            envelope = self._codec.decode_envelope(handed.body, types=self._types)
         except MalformedMessage as error:
             self._end_unstarted(handed, EndKind.UNREADABLE, [error.reason, str(error)])
             return None
@@ -288,7 +297,11 @@ class Executor:
         handed = run.handed
         if kind is EndKind.RETURNED:
             try:
-                detail = None if handed.ignore_result else self._codec.encode_payload(detail, handed.max_result_bytes)
+                detail = (
+                    None
+                    if handed.ignore_result
+                    else self._codec.encode_payload(detail, handed.max_result_bytes, types=self._types)
+                )
             except Exception as error:  # also user code: a value whose own methods raise while it is written
                 text = str(error) if isinstance(error, PayloadError) else f"{type(error).__name__}: {error}"
                 kind, detail = EndKind.RAISED, ["ResultRejected", f"task {run.task.name!r} returned: {text}", None, False]

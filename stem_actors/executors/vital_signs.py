@@ -9,15 +9,17 @@ from pathlib import Path
 __all__ = ["VitalSigns", "read_vital_signs"]
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_STATE, _RESIDENT = 0, 21  # places in /proc/PID/stat behind the name
+_STATE, _FLAGS, _RESIDENT = 0, 6, 21  # places in /proc/PID/stat behind the name
+_PF_EXITING = 0x4
 
 
 @dataclass(frozen=True, slots=True)
 class VitalSigns:
-    """`is_stopped`: by SIGSTOP or its like, not by a debugger. `resident`: bytes of memory in use."""
+    """`is_stopped`: by SIGSTOP or its like, not by a debugger. `resident`: bytes of memory in use. `is_exiting`: it is dying."""
 
     is_stopped: bool
     resident: int
+    is_exiting: bool = False
 
 
 def read_vital_signs(pid: int) -> VitalSigns | None:
@@ -26,4 +28,4 @@ def read_vital_signs(pid: int) -> VitalSigns | None:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return VitalSigns(fields[_STATE] == "T", int(fields[_RESIDENT]) * _PAGE)
+    return VitalSigns(fields[_STATE] == "T", int(fields[_RESIDENT]) * _PAGE, bool(int(fields[_FLAGS]) & _PF_EXITING))

@@ -17,6 +17,7 @@ __all__ = ["TaskDefinition", "TaskOptions", "TaskRegistry"]
 class TaskOptions:
     """What is fixed about a task when it is defined. Durations in seconds; None: the application's default.
 
+    `acks_late`  False: acknowledged when it starts, so that it runs once at most, and never again whatever becomes of it
     `exclusive`  stopped before its lease can run out while renewal goes unanswered
     """
 
@@ -27,6 +28,7 @@ class TaskOptions:
     priority: int = 0
     visibility_timeout: float | None = None
     exclusive: bool = False
+    acks_late: bool = True
     ignore_result: bool = False
     retry_policy: RetryPolicy | None = None
     description: str = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -153,8 +154,9 @@ def test_an_executor_is_replaced_after_so_many_tasks(tmp_path: Path, journal: Jo
         fleet.wait_counted(worker, "stem_executor_recycled_total w-1 max-tasks", 13)
         assert worker.reports.counters["stem_executor_deaths_total"] == 0
         lines = [record for record in caplog.records if record.name == "stem.pool"]
-        assert lines[0].getMessage().endswith("leaves after 7 task(s) and is replaced: max-tasks")
+        assert re.search(r"leaves after 7 task\(s\) with \d+ MiB and is replaced: max-tasks$", lines[0].getMessage())
         assert (lines[0].__dict__["reason"], lines[0].__dict__["tasks"]) == ("max-tasks", 7)
+        assert lines[0].__dict__["memory_bytes"] > 1 << 20
     finally:
         fleet.close()
 

@@ -1,4 +1,4 @@
-"""Middleware where it runs: around enqueueing in a producer, around tasks in executors."""
+"""Middleware where it runs, around enqueueing in a producer and around tasks in executors; and payload types at both ends."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from stem_actors import Middleware, MiddlewareError, Settings, Stem, TaskFailed, UsageError
+from stem_actors.errors import MalformedMessage
 from stem_actors.executors.application import ApplicationSource
 from tests.fixtures.fleet import Fleet
 from tests.fixtures.waiting import SOON
+from tests.fixtures.wrapped_app import Money, register_money
 
 WRAPPED = ApplicationSource("tests.fixtures.wrapped_app:app")
 
@@ -68,3 +70,31 @@ def test_middleware_of_the_wrong_kind_is_refused(tmp_path: Path) -> None:
         app.middleware(execute=around)
     with pytest.raises(UsageError, match="must be a coroutine function"):
         app.middleware(aexecute=lambda run, call_next: call_next(run))
+
+
+# ---------------------------------------------------------------- payload types
+
+
+def test_an_applications_own_types_are_arguments_and_results(wrapped: Fleet) -> None:
+    register_money(wrapped.app)
+    assert wrapped.enqueue("double", Money(4)).get(SOON) == ["outside", Money(8)]
+
+
+def test_a_result_of_a_type_that_the_producer_does_not_know_is_an_error(wrapped: Fleet) -> None:
+    register_money(wrapped.app)
+    handle = wrapped.enqueue("double", Money(4))
+    handle.get(SOON)
+    with (
+        Stem(settings=wrapped.settings) as stranger,
+        pytest.raises(MalformedMessage, match=r"app\.payload_type\(20"),
+    ):
+        stranger.handle(handle.id).get(0)
+
+
+def test_an_argument_of_a_type_that_the_executor_does_not_know_is_set_aside(wrapped: Fleet) -> None:
+    wrapped.app.payload_type(21, Money, lambda money: b"1", lambda data: Money(1))
+    handle = wrapped.enqueue("double", Money(4))
+    dead = wrapped.wait_dead_letter(handle)
+    assert dead.reason == "undecodable-args"
+    with pytest.raises(TaskFailed, match="payload type 21 is not known"):
+        handle.get(SOON)

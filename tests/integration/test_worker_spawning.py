@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -10,17 +11,19 @@ from tests.fixtures import spawning_app as spawning
 from tests.fixtures.waiting import SOON
 
 
-@pytest.fixture(scope="module", autouse=True)
-def worker() -> Iterator[None]:
+@pytest.fixture(scope="module", params=[1, 3], ids=["processes", "threads"], autouse=True)
+def worker(request: pytest.FixtureRequest) -> Iterator[None]:
+    plain = spawning.app.settings
+    spawning.app.settings = replace(plain, threads=request.param)
     with spawning.app.worker(concurrency=2):
         yield
+    spawning.app.settings = plain
     spawning.app.close()
 
 
 def test_what_a_task_enqueues_goes_through_its_worker() -> None:
-    by_context, plain, state, pid = spawning.asks_sync.options(headers={"tenant": "a"}).enqueue(1).get(SOON)
+    by_context, plain, state = spawning.asks_sync.options(headers={"tenant": "a"}).enqueue(1).get(SOON)
     assert (by_context["number"], plain["number"], state) == (1, 2, "succeeded")
-    assert by_context["pid"] != pid
     assert by_context["headers"] == {"tenant": "a"}
     assert set(by_context["meta"]) == {"stem.parentTaskId", "stem.parentAttempt", "stem.rootTaskId"}
     assert (plain["headers"], plain["meta"]) == ({}, {})

@@ -109,6 +109,22 @@ def test_a_revoked_task_ends_and_its_neighbours_go_on(threads: Fleet, journal: J
     assert journal.words() == {"n-starts": 1, "n": 1, "x-starts": 1}
 
 
+def test_a_revoked_task_that_is_blocked_in_a_call_takes_the_process_along_and_its_neighbours_are_released(
+    threads: Fleet, journal: Journal
+) -> None:
+    threads.start(source=ROUGH)
+    neighbour = threads.enqueue("nap", journal.path, "n", 2.0)
+    handle = threads.enqueue("nap", journal.path, "x", LONG)
+    journal.wait_for("n-starts")
+    journal.wait_for("x-starts")
+    handle.revoke(terminate=True, reason="enough")
+    with pytest.raises(TaskCancelled, match="enough"):
+        handle.get(SOON)
+    assert neighbour.get(SOON)
+    assert (neighbour.status().attempt, neighbour.status().delivery_count) == (0, 2)
+    assert journal.words() == {"n-starts": 2, "n": 1, "x-starts": 1}
+
+
 def test_a_storm_of_revocations_hits_nothing_else(threads: Fleet, journal: Journal) -> None:
     worker = threads.start(source=ROUGH)
     pids = until(lambda: worker.reports.executors)
@@ -162,10 +178,10 @@ def test_interrupts_hit_no_code_of_ours(executor: Executor, journal: Journal) ->
     """A storm of them over many short runs: each run ends once, and the stream stays readable."""
     calls = (("echo", 1), ("spin", journal.path, "x", "progress", 0.01), ("spin", journal.path, "x", "bytecode", 0.01))
     handed = []
-    for number in range(150):
+    for number in range(80):
         claims = executor.hand(*[calls[(number + n) % 3] for n in range(8)])
         handed += claims
-        until_then = time.perf_counter() + number * 0.0001  # at every moment of a run
+        until_then = time.perf_counter() + number * 0.0002  # at every moment of a run
         while time.perf_counter() < until_then:
             pass
         for claim in claims:

@@ -3,9 +3,12 @@ from __future__ import annotations
 import importlib
 import os
 import queue
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -54,3 +57,16 @@ def test_other_files_are_not_told(tmp_path: Path, changes: queue.Queue[str]) -> 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert changes.get(timeout=10) == str(tmp_path / "last.py")
+
+
+def test_watchfiles_tells_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("last.py", "stem.db", ".hidden/a.py", "package/__pycache__/b.py", "package/first.py")
+
+    def watch(directory: Path, *, watch_filter: Any, stop_event: object, ignore_permission_denied: bool) -> Any:
+        changes = {(1, str(directory / name)) for name in names}
+        yield {(change, path) for change, path in changes if watch_filter(change, path)}
+
+    monkeypatch.setitem(sys.modules, "watchfiles", SimpleNamespace(watch=watch))
+    found: list[str] = []
+    watch_sources(tmp_path, found.append, threading.Event())
+    assert found == [str(tmp_path / "last.py")]

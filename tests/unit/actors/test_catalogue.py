@@ -18,6 +18,7 @@ def entry(name: str, **changes: Any) -> dict[str, Any]:
         "hard_time_limit": None,
         "ignore_result": False,
         "exclusive": False,
+        "acks_late": True,
         "retry_policy": None,
         **changes,
     }

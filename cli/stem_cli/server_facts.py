@@ -1,0 +1,56 @@
+"""What a Redis server is, and what should be seen to there before tasks are."""
+
+from __future__ import annotations
+
+from stem_actors.adapters import SCHEMES
+from stem_actors.adapters.redis import Endpoint, Identity, ServerReport, look_at
+from stem_cli.store_facts import StoreFacts
+
+__all__ = ["describe_server", "endpoint_of", "identity_facts"]
+
+
+def endpoint_of(url: str) -> Endpoint | None:
+    """The server of a Redis URL; None for any other."""
+    return Endpoint.from_url(url) if SCHEMES.get(url.partition(":")[0].lower()) == "redis" else None
+
+
+def identity_facts(identity: Identity) -> dict[str, object]:
+    """Whom we trust and who we are, as JSON names it."""
+    return {
+        "caCertificate": identity.ca_cert or "system",
+        "clientCertificate": identity.client_cert or "not provided",
+        "allowInsecure": identity.allow_insecure,
+    }
+
+
+def describe_server(endpoint: Endpoint, timeout: float, accepts_data_loss: bool) -> StoreFacts:
+    """Ask the server, for `timeout` seconds a step at most; what it does not say is left out."""
+    report = look_at(endpoint, timeout)
+    hints = [_UNVERIFIED] if endpoint.is_tls and Identity.from_environ().allow_insecure else []
+    if report is None:
+        return StoreFacts("", {"kind": "redis"}, hints)
+    problem = ""
+    if report.can_drop_tasks and not (accepts_data_loss or endpoint.accept_data_loss):
+        problem = f"it drops tasks when its memory is full (maxmemory-policy {report.eviction})"
+        hints.append(_DROPS_TASKS)
+    return StoreFacts(f"({report})", _of_report(report), [*hints, *report.notes], problem)
+
+
+_UNVERIFIED = "its certificate is not verified (allow insecure); leave that off in production"
+_DROPS_TASKS = (
+    "workers refuse to start there; set maxmemory-policy noeviction, or accept the loss with stem-node --accept-data-loss "
+    "(STEM_ACCEPT_DATA_LOSS=true) or ?accept_data_loss=true in the URL"
+)
+
+
+def _of_report(report: ServerReport) -> dict[str, object]:
+    return {
+        "kind": "redis",
+        "version": report.version_text,
+        "persistence": report.persistence,
+        "eviction": report.eviction,
+        "canDropTasks": report.can_drop_tasks,
+        "memoryUsedBytes": report.memory_used,
+        "memoryLeftBytes": report.memory_left,
+        "clockOffsetMs": round(report.clock_offset * 1000, 1),
+    }
