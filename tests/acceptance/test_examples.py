@@ -102,8 +102,12 @@ class Service:
         return eventually(reached, timeout, f"task {task_id} is not {state}; {self.ask(f'/status/{task_id}')}") or {}
 
     def everything(self) -> set[int]:
-        """The pids of whatever it has started and is alive."""
-        mark, found = f"STEM_TEST_MARK={self.mark}".encode(), set()
+        """The pids of whatever it has started and is alive. Redis writes over its environment: it counts while it is a child."""
+        mark = f"STEM_TEST_MARK={self.mark}".encode()
+        found = {process.pid for process in self.processes if is_alive(process.pid)}
+        for pid in list(found):
+            with suppress(psutil.NoSuchProcess):
+                found |= {child.pid for child in psutil.Process(pid).children(recursive=True) if is_alive(child.pid)}
         for pid in psutil.pids():
             with suppress(OSError):
                 if mark in Path(f"/proc/{pid}/environ").read_bytes() and is_alive(pid):

@@ -102,9 +102,18 @@ def test_the_kernel_tells_of_a_process_whether_it_is_stopped() -> None:
             signs = read_vital_signs(process.pid)
             assert signs is not None
             assert not signs.is_stopped
-            assert 0 < signs.resident < 1 << 30
             os.kill(process.pid, signal.SIGSTOP)
             until(lambda: (told := read_vital_signs(process.pid)) is not None and told.is_stopped)
         finally:
             process.kill()
     assert read_vital_signs(process.pid) is None
+
+
+def test_the_kernel_tells_how_much_memory_a_process_has() -> None:
+    before = read_vital_signs(os.getpid())
+    kept = b"x" * (64 << 20)
+    after = read_vital_signs(os.getpid())
+    assert before is not None
+    assert after is not None
+    assert before.resident > 1 << 20
+    assert after.resident - before.resident > len(kept) // 2
