@@ -429,19 +429,9 @@ class Stem:
         settings = self.settings
         if settings.broker_url.startswith("memory") and is_executor():
             return stores_through(worker_link, has_results=not settings.results_are_off)  # one opened here would be empty
-        from stem_actors.adapters import open_stores  # here: an executor that imports the user's module loads no adapter
+        from stem_actors.adapters import open_configured  # here: an executor that imports the user's module loads no adapter
 
-        return open_stores(
-            settings.broker_url,
-            settings.result_backend_url,
-            namespace=settings.namespace,
-            clock=self._clock,
-            visibility_timeout=settings.visibility_timeout,
-            result_ttl=settings.result_ttl,
-            dead_letter_ttl=settings.dead_letter_ttl,
-            max_deaths=settings.max_deliveries,
-            synchronous="normal" if settings.sqlite_synchronous == "normal" else "full",
-        )
+        return open_configured(settings, self._clock)
 
 
 class _TaskDecorator:

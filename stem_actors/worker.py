@@ -33,7 +33,7 @@ from stem_actors.actors.reconnect import Reconnect
 from stem_actors.actors.revoke_listener import RevokeListener
 from stem_actors.actors.settler import Settler
 from stem_actors.actors.vitals import Vitals
-from stem_actors.adapters import is_same_place, open_stores
+from stem_actors.adapters import is_same_place, open_configured
 from stem_actors.clock import Clock, SystemClock
 from stem_actors.codecs.msgpack import decode_delivery, decode_envelope, encode_payload
 from stem_actors.config import Settings, masked_url
@@ -408,22 +408,6 @@ class Worker:
         return depths
 
 
-def open_worker_stores(settings: Settings, clock: Clock) -> Stores:
-    """The stores that `settings` name."""
-    return open_stores(
-        settings.broker_url,
-        settings.result_backend_url,
-        namespace=settings.namespace,
-        clock=clock,
-        visibility_timeout=settings.visibility_timeout,
-        result_ttl=settings.result_ttl,
-        dead_letter_ttl=settings.dead_letter_ttl,
-        max_deaths=settings.max_deliveries,
-        synchronous="normal" if settings.sqlite_synchronous == "normal" else "full",
-        accept_data_loss=settings.accept_data_loss,
-    )
-
-
 # ---------------------------------------------------------------- as a process
 
 
@@ -449,7 +433,7 @@ def _run_process(sock: socket.socket) -> int:
             sock.sendall(msgpack.packb(frame, datetime=True))
 
     try:
-        stores = open_worker_stores(orders.settings, SystemClock())
+        stores = open_configured(orders.settings, SystemClock())
         with contextlib.suppress(BrokerUnavailable, StorageFull):  # states, not failures: the worker waits for their end
             stores.control.cursor(())
             if stores.results is not None:

@@ -9,11 +9,12 @@ from urllib.parse import unquote, urlsplit
 
 from stem_actors.adapters import memory, redis, sqlite
 from stem_actors.clock import Clock
+from stem_actors.config import Settings
 from stem_actors.errors import ConfigError
 from stem_actors.model.lapse import Retention
 from stem_actors.ports import Broker, ControlBus, HeartbeatStore, LockStore, ResultBackend, RevokeStore, Stores
 
-__all__ = ["SCHEMES", "Opened", "Synchronous", "is_same_place", "open_stores"]
+__all__ = ["SCHEMES", "Opened", "Synchronous", "is_same_place", "open_configured", "open_stores"]
 
 Synchronous: TypeAlias = Literal["full", "normal"]
 
@@ -62,6 +63,22 @@ def open_stores(
         control=server.control(),
         settles_results=results_place == place,
         names={"broker": str(place), "results": NO_RESULTS if results_place is None else str(results_place)},
+    )
+
+
+def open_configured(settings: Settings, clock: Clock) -> Stores:
+    """The stores that `settings` name; see `open_stores`."""
+    return open_stores(
+        settings.broker_url,
+        settings.result_backend_url,
+        namespace=settings.namespace,
+        clock=clock,
+        visibility_timeout=settings.visibility_timeout,
+        result_ttl=settings.result_ttl,
+        dead_letter_ttl=settings.dead_letter_ttl,
+        max_deaths=settings.max_deliveries,
+        synchronous="normal" if settings.sqlite_synchronous == "normal" else "full",
+        accept_data_loss=settings.accept_data_loss,
     )
 
 

@@ -25,9 +25,9 @@ from typing import Any
 
 from stem_actors.errors import TaskInterrupt
 from stem_actors.executors.channel import Channel, WorkerGone
-from stem_actors.executors.child import Run, classify, interrupt_error
 from stem_actors.executors.context import enter, leave
 from stem_actors.executors.frames import EndKind, Handed
+from stem_actors.executors.runs import Run, classify, interrupt_error
 
 __all__ = ["ThreadedExecutor"]
 
