@@ -18,7 +18,9 @@ _logger = logging.getLogger("stem.housekeeper")
 
 EVERY = 1.0
 """Seconds between two sweeps; the broker lets one take effect per half second, whoever comes."""
-_TIDY_EVERY = 30
+_TIDY_EVERY = 5
+_MOST_PURGES = 8
+"""Some thousands of records each: more than a worker can make in the second until the next sweep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Housekeeper(StemActor):
         self._vitals = vitals
         self._tally = tally
         self._rounds = 0
+        self._finds_expired = False
 
     def on_start(self) -> None:
         self.after(0.0, _Sweep())
@@ -59,7 +62,7 @@ class Housekeeper(StemActor):
         try:
             swept = self._broker.sweep()
             self._rounds += 1
-            if self._rounds % _TIDY_EVERY == 1:
+            if self._rounds % _TIDY_EVERY == 1 or self._finds_expired:
                 self._tidy()
         except (BrokerUnavailable, StorageFull) as error:
             self.after(self._reconnect.failed(error), _Sweep())
@@ -74,6 +77,11 @@ class Housekeeper(StemActor):
         self.after(EVERY if swept.next_due is None else min(EVERY, max(0.02, swept.next_due)), _Sweep())
 
     def _tidy(self) -> None:
+        """Forget what is past its time: seldom while there is nothing, each second and much at once while records expire."""
+        self._finds_expired = False
         if self._results is not None:
-            self._results.purge_expired()
+            for _ in range(_MOST_PURGES):
+                if not self._results.purge_expired():
+                    break
+                self._finds_expired = True
         self._revocations.prune_expired()
