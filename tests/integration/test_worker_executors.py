@@ -74,7 +74,7 @@ def test_what_waits_inside_a_stopped_executor_goes_to_another(processes: Fleet, 
     assert time.monotonic() - started < 5.0
     assert {word: count for word, count in journal.words().items() if count != 1} == {}
     os.kill(min(pids), signal.SIGCONT)
-    until(lambda: states(worker)[min(pids)] == "idle")
+    until(lambda: states(worker).get(min(pids)) == "idle")
     assert processes.enqueue(task, journal.path, "last", *arguments).get(SOON)
 
 
