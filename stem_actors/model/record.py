@@ -110,7 +110,7 @@ def _record(delivery: Delivery, outcome: Outcome, verdict: Verdict, facts: Mappi
         return None  # it stands already
     match verdict:
         case Ack():
-            return _acknowledged(delivery, outcome, facts)
+            return _cancelled(delivery, outcome, facts)
         case Retry(delay):
             error = outcome.error if isinstance(outcome, Failed | RetryAsked) else None
             meta = {**facts, "retryDelayMs": round(delay * 1000)}
@@ -123,10 +123,9 @@ def _record(delivery: Delivery, outcome: Outcome, verdict: Verdict, facts: Mappi
             assert_never(verdict)
 
 
-def _acknowledged(delivery: Delivery, outcome: Outcome, facts: Mapping[str, Any]) -> TaskRecord:
+def _cancelled(delivery: Delivery, outcome: Outcome, facts: Mapping[str, Any]) -> TaskRecord:
+    """Acknowledged without having succeeded: revoked or expired."""
     match outcome:
-        case Succeeded(payload):
-            return _build(delivery, TaskState.SUCCEEDED, facts, payload=payload)
         case Revoked(reason, requested_by):
             meta = {**facts, "revoked": True, "revokedReason": reason, "revokedBy": requested_by}
             return _build(delivery, TaskState.CANCELLED, meta, error=ErrorInfo("TaskRevoked", reason or "the task was revoked"))
