@@ -14,7 +14,7 @@ export JOBS
 export ARGS
 BIN := $(VENV)/bin
 
-.PHONY: help demo test soak venv format lint types layers coverage man reference clean
+.PHONY: help demo test soak perf venv format lint types layers coverage man reference clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -30,6 +30,10 @@ test: ## format, lint, types, layers and tests, as CI runs them
 soak: ## the long tests, with more Hypothesis examples
 	@scripts/set-up dev
 	@$(BIN)/python -m pytest -m soak --hypothesis-profile=soak --timeout=0 $(ARGS)
+
+perf: ## Stem beside Celery, Dramatiq, taskiq and RQ (a quarter of an hour)
+	@scripts/set-up dev
+	@$(BIN)/python -m tests.perf $(ARGS)
 
 venv: ## make .venv with Stem and the development tools
 	@scripts/set-up dev

@@ -13,10 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["DIRECTORY", "RECORD", "Check", "Records", "Run", "check"]
+from stem_actors.clock import SystemClock
+
+__all__ = ["DIRECTORY", "RECORD", "Check", "Records", "Run", "check", "record"]
 
 DIRECTORY = "STEM_BENCH_DIRECTORY"  # the variable that tells executors where
 RECORD = struct.Struct("<Qd")  # which task, and when by the host's monotonic clock
+
+_clock = SystemClock()
+_files: dict[int, int] = {}  # by process, since an executor may be forked from one that has written
+
+
+def record(number: int) -> None:
+    """Write that this task runs now, into a file of this process."""
+    process = os.getpid()
+    file = _files.get(process)
+    if file is None:
+        path = os.path.join(os.environ[DIRECTORY], f"{process}.records")
+        file = _files[process] = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(file, RECORD.pack(number, _clock.monotonic()))
 
 
 class Run(NamedTuple):

@@ -12,8 +12,7 @@ import time
 from pathlib import Path
 
 from stem_actors import Stem
-from stem_actors.clock import SystemClock
-from stem_cli.bench.records import DIRECTORY, RECORD
+from stem_cli.bench.records import DIRECTORY, record
 
 __all__ = ["QUEUE", "WAIT", "app", "async_app", "hold", "noop", "wait"]
 
@@ -23,23 +22,11 @@ WAIT = 0.1  # seconds of each asynchronous task
 app = Stem()
 async_app = Stem()
 
-_clock = SystemClock()
-_files: dict[int, int] = {}  # by process, since an executor may be forked from one that has written
-
-
-def _record(number: int) -> None:
-    process = os.getpid()
-    file = _files.get(process)
-    if file is None:
-        path = os.path.join(os.environ[DIRECTORY], f"{process}.records")
-        file = _files[process] = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.write(file, RECORD.pack(number, _clock.monotonic()))
-
 
 @app.task(name="stem.bench.noop", queue=QUEUE, max_retries=0)
 def noop(number: int, ballast: str | None = None) -> None:
     """Nothing but its record."""
-    _record(number)
+    record(number)
 
 
 @app.task(name="stem.bench.hold", queue=QUEUE, max_retries=0)
@@ -48,7 +35,7 @@ def hold(number: int) -> None:
     marker = Path(os.environ[DIRECTORY], f"held-{number}")
     is_first = not marker.exists()
     marker.touch()
-    _record(number)
+    record(number)
     if is_first:
         time.sleep(60)
 
@@ -57,4 +44,4 @@ def hold(number: int) -> None:
 async def wait(number: int) -> None:
     """What waits for I/O."""
     await asyncio.sleep(WAIT)
-    _record(number)
+    record(number)
