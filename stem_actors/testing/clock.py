@@ -1,13 +1,10 @@
-"""What a user's own tests need: a clock advanced by hand. Public.
-
-Imports nothing that a running worker needs, so importing it changes nothing.
-"""
+"""Clocks that stand still until they are told to go on."""
 
 from __future__ import annotations
 
 import threading
 
-__all__ = ["ManualClock"]
+__all__ = ["ManualClock", "VirtualClock"]
 
 
 class ManualClock:
@@ -45,3 +42,38 @@ class ManualClock:
         """Set the wall clock, as an operator or NTP would; `monotonic` goes on from where it was."""
         with self._lock:
             self._now = now
+
+
+class VirtualClock:
+    """The clock of a simulation. Everything else in it is worked out from `elapsed`, which has no digits to lose.
+
+    The wall clock may leap where `monotonic` stays: workers measure by that one, and need not go through every second in which
+    nothing happens.
+    """
+
+    def __init__(self, began_at: float = 1_700_000_000.0, monotonic: float = 1000.0) -> None:
+        self._began_at = began_at
+        self._first = monotonic
+        self._passed = 0.0
+        self._leapt = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the simulation began."""
+        return self._passed + self._leapt
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._began_at + self.elapsed
+
+    def monotonic(self) -> float:
+        """Seconds as workers measure them."""
+        return self._first + self._passed
+
+    def advance(self, seconds: float) -> None:
+        """Move both readings on."""
+        self._passed += seconds
+
+    def leap(self, seconds: float) -> None:
+        """Move the wall clock on alone."""
+        self._leapt += seconds
