@@ -8,62 +8,48 @@ from pathlib import Path
 
 import pytest
 
-from stem_actors import Stem
 from stem_actors.model.lifecycle import TaskState
-from tests.fixtures.kill_tasks import work
-from tests.fixtures.killing import (
-    KINDS,
-    Execution,
-    Killing,
-    NodeUnderFire,
-    Observation,
-    judge,
-    read_journal,
-    summary,
-)
+from stem_chaos.cluster import Cluster, Layout
+from tests.fixtures.killing import KINDS, Execution, Killing, Observation, judge, kill_something, read_journal, summary
 
 EVERY = 1.0
 
 
 def _run_under_fire(directory: Path, tasks: int, kills: int, seed: int, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    broker = f"sqlite:///{directory / 'stem.db'}"
     journal = directory / "journal"
     journal.touch()
-    environment = {"STEM_BROKER_URL": broker, "STEM_TEST_JOURNAL": str(journal)}
+    layout = Layout("tests.fixtures.kill_tasks:app", is_recorded=False, environment={"STEM_TEST_JOURNAL": str(journal)})
     chance = random.Random(seed)
-    app = Stem(broker=broker)
-    node = NodeUnderFire(directory, app, workers=2, concurrency=2, environment=environment, random=chance)
-    try:
+    killings: list[Killing] = []
+    with Cluster(directory, "sqlite", layout) as cluster:
+        cluster.start()
+        app = cluster.app
         handles = [app.enqueue_by_name("work", [index, chance.uniform(0.005, 0.05)], max_retries=0) for index in range(tasks)]
-        assert work.name == "work"
-        node.keep_alive()
         final: dict[int, str] = {}
         states: dict[int, TaskState] = {}
         overwritten: set[int] = set()
         deadline = time.monotonic() + 60 + tasks * 0.03
         next_kill = time.monotonic() + 2 * EVERY
-        done_kills = 0
-        while time.monotonic() < deadline and (len(final) < tasks or done_kills < kills):
-            node.keep_alive()
-            if done_kills < kills and time.monotonic() >= next_kill and node.kill_something(KINDS[done_kills % len(KINDS)]):
-                done_kills += 1
-                next_kill = time.monotonic() + EVERY * chance.uniform(0.5, 1.0)
+        while time.monotonic() < deadline and (len(final) < tasks or len(killings) < kills):
+            cluster.keep_alive()
+            if len(killings) < kills and time.monotonic() >= next_kill:
+                killing = kill_something(cluster, KINDS[len(killings) % len(KINDS)], chance)
+                if killing is not None:
+                    killings.append(killing)
+                    next_kill = time.monotonic() + EVERY * chance.uniform(0.5, 1.0)
             app.stores.results.wait([handle.id for handle in handles[:1]], 0.1)  # type: ignore[union-attr]  # results are on
             _observe(app, handles, final, states, overwritten)
         _observe(app, handles, final, states, overwritten)
-        assert node.leave() == 0
+        assert cluster.stop() == [0]
         _observe(app, handles, final, states, overwritten, everything=True)
-    finally:
-        node.close()
-        app.close()
     executions = read_journal(journal)
     with capsys.disabled():
-        print(f"\nseed {seed}: {summary(executions, node.killings)}")
-    problems = judge(tasks, executions, node.killings, Observation(states, final, sorted(overwritten)))
+        print(f"\nseed {seed}: {summary(executions, killings)}")
+    problems = judge(tasks, executions, killings, Observation(states, final, sorted(overwritten)))
     if problems:
-        problems.append(f"what was killed: {node.killings}")
-    if done_kills < kills:
-        problems.append(f"only {done_kills} of {kills} kills were done")
+        problems.append(f"what was killed: {killings}")
+    if len(killings) < kills:
+        problems.append(f"only {len(killings)} of {kills} kills were done")
     return problems
 
 

@@ -1,0 +1,1 @@
+"""The nemesis: what injects faults, one file for each kind."""

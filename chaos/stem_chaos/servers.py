@@ -1,0 +1,236 @@
+"""Brokers of a run's own: a directory for SQLite, a `redis-server`, or a pair of them of which one takes over from the other.
+
+They belong to the run, so faults may do with them what they like; a broker that somebody named by its URL is never touched.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from stem_actors.errors import OperatorError
+from stem_chaos.link import Address, Proxy
+from stem_chaos.waiting import within
+
+__all__ = ["PrivateRedis", "PrivateSqlite", "RedisPair", "redis_program"]
+
+_PATIENCE = 20.0
+_OLDEST = 7
+_SMALL = "256m"  # of memory, when it is full
+
+
+class PrivateSqlite:
+    """A database in a directory of its own, on a small file system of its own if `is_small` (only root may make one)."""
+
+    def __init__(self, directory: Path, is_small: bool = False) -> None:
+        self.directory = directory
+        self.path = directory / "stem.db"
+        self._is_small = is_small
+        self.is_mounted = False
+        self.refusal = ""
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.path}"
+
+    def start(self) -> None:
+        """Make the directory. A small file system that may not be mounted leaves an ordinary one, and `refusal` says why."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if self._is_small:
+            words = ["mount", "-t", "tmpfs", "-o", f"size={_SMALL}", "stem-chaos", str(self.directory)]
+            try:
+                mounted = subprocess.run(words, capture_output=True, text=True, check=False)
+                self.is_mounted, self.refusal = mounted.returncode == 0, mounted.stderr.strip()
+            except OSError as error:
+                self.refusal = str(error)
+
+    def close(self) -> None:
+        """Give the file system back, and the database with it; what lies in an ordinary directory stays."""
+        if self.is_mounted:
+            self.is_mounted = False
+            subprocess.run(["umount", "--lazy", str(self.directory)], capture_output=True, check=False)
+
+
+class PrivateRedis:
+    """A `redis-server` process on a port of its own, with an append-only file.
+
+    The file is written before a client hears the answer and never waits for the disk, so that what was acknowledged outlives a
+    SIGKILL. (With `everysec` a write may wait for a disk's flush, and its client is answered all the same.)
+    """
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.directory = directory
+        self.port = 0
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> Address:
+        return "127.0.0.1", self.port
+
+    @property
+    def pid(self) -> int | None:
+        """None when it does not run."""
+        return None if self._process is None else self._process.pid
+
+    def start(self, *options: str) -> None:
+        """Start it and wait until it has read its data. It keeps its port.
+
+        Raises:
+            OperatorError: there is no program, or it does not start.
+        """
+        if self._process is not None:
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for _ in range(5):
+            is_new = not self.port
+            if is_new:
+                self.port = _free_port()
+            self._process = self._run(*options)
+            if within(_PATIENCE, lambda: self.answers() or self._has_ended()) and not self._has_ended():
+                return
+            self.kill()
+            if not is_new:
+                break
+            self.port = 0  # somebody else may have taken it
+        raise OperatorError(f"redis-server does not start; see {self._log}")
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """End it by a signal and wait until it is gone."""
+        if self._process is not None:
+            process, self._process = self._process, None
+            process.send_signal(number)
+            process.wait(_PATIENCE)
+
+    def freeze(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+    def answers(self) -> bool:
+        """Whether it is up and has read its data."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(64).startswith(b"+PONG")
+        except OSError:
+            return False
+
+    def command(self, *words: Any) -> Any:
+        """Ask it directly, past every link."""
+        import redis
+
+        with redis.Redis(port=self.port, protocol=2, socket_timeout=5, decode_responses=True) as client:
+            return client.execute_command(*words)
+
+    def close(self) -> None:
+        self.kill()
+
+    @property
+    def _log(self) -> Path:
+        return self.directory / "redis.log"
+
+    def _has_ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
+    def _run(self, *options: str) -> subprocess.Popen[bytes]:
+        words = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory), "--logfile", str(self._log)]
+        words += ["--daemonize", "no", "--save", "", "--appendonly", "yes", "--appendfsync", "no", *self._options, *options]
+        return subprocess.Popen(
+            [redis_program(), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C in the run's terminal is for the run
+        )
+
+
+class RedisPair:
+    """A primary and its replica on this machine, with a link between them that can be cut off; the replica can take over."""
+
+    def __init__(self, directory: Path) -> None:
+        fast = ("--repl-diskless-sync-delay", "0")
+        self.primary = PrivateRedis(directory / "a", *fast)
+        self.replica = PrivateRedis(directory / "b", *fast)
+        self._replication: Proxy | None = None
+
+    @property
+    def address(self) -> Address:
+        return self.primary.address
+
+    def start(self) -> None:
+        self.primary.start()
+        self._replication = Proxy(self.primary.address)
+        self._follow()
+
+    def hold_replication(self) -> None:
+        """From now on the replica hears nothing new, and the primary does not know why."""
+        assert self._replication is not None
+        self._replication.blackhole()
+
+    def fail_over(self) -> None:
+        """Make the replica the primary, with what it has; whoever uses them has to be led to it. The old one is killed.
+
+        What the old one had acknowledged and the replica had not heard is lost.
+        """
+        assert self._replication is not None
+        self._replication.cut()
+        self.replica.command("REPLICAOF", "NO", "ONE")
+        self.primary.kill()
+        self.primary, self.replica = self.replica, self.primary
+
+    def rejoin(self) -> None:
+        """Start the old primary as a replica of the new one, with whose data it begins anew; wait until it has them."""
+        assert self._replication is not None
+        self._replication.retarget(self.primary.address)
+        self._replication.heal()
+        self._follow()
+
+    def close(self) -> None:
+        self.replica.close()
+        self.primary.close()
+        if self._replication is not None:
+            self._replication.close()
+            self._replication = None
+
+    def _follow(self) -> None:
+        assert self._replication is not None
+        self.replica.start("--replicaof", f"127.0.0.1 {self._replication.port}")
+        if not within(_PATIENCE, self._is_in_step):
+            raise OperatorError(f"the replica does not get in step with its primary; see {self.replica.directory}")
+
+    def _is_in_step(self) -> bool:
+        return bool(self.replica.command("INFO", "replication").get("master_link_status") == "up")
+
+
+@cache
+def redis_program() -> str:
+    """A server program that is new enough.
+
+    Raises:
+        OperatorError: there is none.
+    """
+    for found in filter(None, map(shutil.which, ("redis-server", "valkey-server"))):
+        output = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+        version = re.search(r"v=(\d+)", output)
+        if version is not None and int(version[1]) >= _OLDEST:
+            return found
+    raise OperatorError(
+        f"there is no redis-server {_OLDEST} or newer on the PATH: apt install redis-server, or name a broker's URL"
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
