@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from stem_actors.errors import UsageError
@@ -25,9 +25,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
     timeout, pause = duration_of(args.timeout, "--timeout"), duration_of(args.watch, "--watch")
     if not timeout:
         raise UsageError("--timeout needs a duration above 0, such as 5s")
-    if args.allow_insecure:
-        os.environ["STEM_TLS_ALLOW_INSECURE"] = "true"
     settings = resolved(args).settings
+    if args.allow_insecure:
+        settings = replace(settings, tls_allow_insecure=True)
     if pause is None:
         with output.progress("checking the stores"):
             findings = check_stores(settings, timeout, args.skip_backend)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from stem_actors.adapters import is_same_place, open_stores
-from stem_actors.adapters.redis import HandshakeFailed, Identity
+from stem_actors.adapters.redis import HandshakeFailed
+from stem_actors.adapters.tls import Identity
 from stem_actors.clock import SystemClock
 from stem_actors.config import RESULTS_OFF, Settings, masked_url
 from stem_actors.errors import BrokerUnavailable, ConfigError, OperatorError, StemError
@@ -76,15 +77,16 @@ def check_stores(settings: Settings, timeout: float, skip_backend: bool) -> list
         visibility_timeout=_KEPT,
         result_ttl=_KEPT,
         synchronous="normal" if settings.sqlite_synchronous == "normal" else "full",
+        identity=Identity.from_settings(settings),
         accept_data_loss=True,  # said once, of the broker, in place of every role's refusal
     )
     findings: list[Finding] = []
     silent: set[str] = set()
     is_hanging = False
     urls = _urls(settings, roles)
-    for endpoint in map(endpoint_of, urls.values()):
+    for endpoint in (endpoint_of(url, settings) for url in urls.values()):
         if endpoint is not None and endpoint.is_tls:
-            Identity.from_environ().context()
+            endpoint.identity.context()
     for role in roles:
         place = stores.names["results" if role == "backend" else "broker"]
         if place in silent:
@@ -96,7 +98,7 @@ def check_stores(settings: Settings, timeout: float, skip_backend: bool) -> list
         if is_silent or finding.tls:
             silent.add(place)
         elif role in urls:
-            finding = _with_facts(finding, urls[role], timeout, settings.accept_data_loss)
+            finding = _with_facts(finding, urls[role], timeout, settings)
         findings.append(finding)
     if not is_hanging:  # else closing would wait for the one that does not answer
         stores.close()
@@ -174,9 +176,9 @@ def _no_answer(timeout: float) -> str:
     return f"no answer within {timeout:g} s"
 
 
-def _with_facts(finding: Finding, url: str, timeout: float, accepts_data_loss: bool) -> Finding:
-    endpoint = endpoint_of(url)
-    facts = describe(url) if endpoint is None else describe_server(endpoint, timeout, accepts_data_loss)
+def _with_facts(finding: Finding, url: str, timeout: float, settings: Settings) -> Finding:
+    endpoint = endpoint_of(url, settings)
+    facts = describe(url) if endpoint is None else describe_server(endpoint, timeout, settings.accept_data_loss)
     message = f"{finding.message} {facts.text}" if finding.is_well else finding.message
     hints = [*finding.hints, *facts.hints]
     if facts.problem and finding.is_well:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from stem_actors.adapters import SCHEMES
-from stem_actors.adapters.redis import Endpoint, Identity, ServerReport, look_at
+from stem_actors.adapters.redis import Endpoint, ServerReport, look_at
+from stem_actors.adapters.tls import Identity
+from stem_actors.config import Settings
 from stem_cli.store_facts import StoreFacts
 
 __all__ = ["describe_server", "endpoint_of", "identity_facts"]
 
 
-def endpoint_of(url: str) -> Endpoint | None:
+def endpoint_of(url: str, settings: Settings) -> Endpoint | None:
     """The server of a Redis URL; None for any other."""
-    return Endpoint.from_url(url) if SCHEMES.get(url.partition(":")[0].lower()) == "redis" else None
+    if SCHEMES.get(url.partition(":")[0].lower()) != "redis":
+        return None
+    return replace(Endpoint.from_url(url), identity=Identity.from_settings(settings))
 
 
 def identity_facts(identity: Identity) -> dict[str, object]:
@@ -26,7 +32,7 @@ def identity_facts(identity: Identity) -> dict[str, object]:
 def describe_server(endpoint: Endpoint, timeout: float, accepts_data_loss: bool) -> StoreFacts:
     """Ask the server, for `timeout` seconds a step at most; what it does not say is left out."""
     report = look_at(endpoint, timeout)
-    hints = [_UNVERIFIED] if endpoint.is_tls and Identity.from_environ().allow_insecure else []
+    hints = [_UNVERIFIED] if endpoint.is_tls and endpoint.identity.allow_insecure else []
     if report is None:
         return StoreFacts("", {"kind": "redis"}, hints)
     problem = ""

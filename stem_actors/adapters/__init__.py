@@ -8,6 +8,7 @@ from typing import Literal, Protocol, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from stem_actors.adapters import memory, redis, sqlite
+from stem_actors.adapters.tls import Identity
 from stem_actors.clock import Clock
 from stem_actors.config import Settings
 from stem_actors.errors import ConfigError
@@ -34,11 +35,13 @@ def open_stores(
     max_deaths: int = 5,
     synchronous: Synchronous = "full",
     accept_data_loss: bool = False,
+    identity: Identity | None = None,
 ) -> Stores:
     """The stores behind these URLs. Nothing is connected to or created before its first use.
 
     `backend_url` None: the broker's; `"none"`: no results. A memory URL names nothing: every call opens stores of its own, so
     whoever wants to share them shares what this returns. `accept_data_loss`: also a server that may drop tasks is used.
+    `identity`: whom to trust over TLS, and who we are; None: the system's authorities, and nobody.
 
     Raises:
         ConfigError: a URL is not understood.
@@ -50,7 +53,7 @@ def open_stores(
 
     def at(where: _Place) -> Opened:
         if where not in opened:
-            opened[where] = _open(where, namespace, clock, synchronous, accept_data_loss)
+            opened[where] = _open(where, namespace, clock, synchronous, accept_data_loss, identity or Identity())
         return opened[where]
 
     server = at(place)
@@ -79,6 +82,7 @@ def open_configured(settings: Settings, clock: Clock) -> Stores:
         max_deaths=settings.max_deliveries,
         synchronous="normal" if settings.sqlite_synchronous == "normal" else "full",
         accept_data_loss=settings.accept_data_loss,
+        identity=Identity.from_settings(settings),
     )
 
 
@@ -133,13 +137,15 @@ def _place(url: str) -> _Place:
     return _Place(technology, str(Path(unquote(parts.path[1:])).resolve()))
 
 
-def _open(place: _Place, namespace: str, clock: Clock, synchronous: Synchronous, accept_data_loss: bool) -> Opened:
+def _open(
+    place: _Place, namespace: str, clock: Clock, synchronous: Synchronous, accept_data_loss: bool, identity: Identity
+) -> Opened:
     match place.technology:
         case "memory":
             return memory.MemoryServer(clock).namespace(namespace)
         case "redis":
             assert place.endpoint is not None
             accepts = accept_data_loss or place.endpoint.accept_data_loss
-            return redis.RedisSpace(replace(place.endpoint, accept_data_loss=accepts), namespace, clock)
+            return redis.RedisSpace(replace(place.endpoint, accept_data_loss=accepts, identity=identity), namespace, clock)
         case _:
             return sqlite.SqliteFile(Path(place.path), namespace, clock, synchronous)

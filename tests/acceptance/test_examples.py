@@ -242,6 +242,6 @@ def test_a_certificate_without_its_key_is_said_at_start(microservice: Service) -
 def test_example_settings_are_settings(name: str) -> None:
     lines = (EXAMPLES / name / ".env.example").read_text().splitlines()
     given = {variable: value for variable, _, value in (line.partition("=") for line in lines if line and line[0] != "#")}
-    ours = {variable for variable in given if variable.startswith("STEM_") and not variable.startswith("STEM_TLS_")}
+    ours = {variable for variable in given if variable.startswith("STEM_")}
     assert ours - {setting.variable for setting in SETTINGS} == set()
     resolve({}, given)

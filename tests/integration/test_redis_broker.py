@@ -148,6 +148,23 @@ def test_a_consumer_that_waits_asks_the_server_next_to_nothing(server: RedisServ
     assert calls(server) - before <= 2
 
 
+def test_a_sweep_wakes_who_still_waits_when_a_wake_up_was_swallowed(
+    server: RedisServer, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a consumer that was stopped just then: here it takes the other's place in the list while a message comes."""
+    monkeypatch.setattr("stem_actors.adapters.redis.intake.LOOK_EVERY", LONG)
+    intake = broker.open_intake(["default"], "holder-1")
+    with meanwhile(intake.receive, 10, LONG) as received:
+        end = time.monotonic() + PROMPTLY
+        while (waiter := server.command("LPOP", "stem:{default}:waiters")) is None:
+            assert time.monotonic() < end
+            time.sleep(0.005)
+        publish(broker, "a")
+        server.command("RPUSH", "stem:{default}:waiters", waiter)
+        assert not broker.sweep().skipped
+        assert ids(received.result(PROMPTLY)) == ["a"]
+
+
 def test_a_control_reader_that_waits_asks_the_server_nothing(server: RedisServer, stores: Stores) -> None:
     bus = stores.control
     cursor = bus.cursor(["all", "me"])
@@ -159,6 +176,21 @@ def test_a_control_reader_that_waits_asks_the_server_nothing(server: RedisServer
     with meanwhile(bus.pull, ["all", "me"], cursor, 100, LONG) as pulled:
         stores.control.send("me", b"1", 60)
         assert pulled.result(PROMPTLY)[0] == [b"1"]
+
+
+def test_a_control_reader_goes_past_the_messages_of_others_and_misses_none_of_its_own(stores: Stores) -> None:
+    bus = stores.control
+    start = bus.cursor(["me"])
+    bus.send("others", b"0", 60)
+    messages, cursor = bus.pull(["me", "us"], start)
+    assert (messages, cursor > start) == ([], True)
+    for number in range(5):
+        bus.send(("me", "others", "us")[number % 3], b"%d" % number, 60)
+    found: list[bytes] = []
+    while messages or cursor < bus.cursor([]):
+        messages, cursor = bus.pull(["me", "us"], cursor, limit=2)
+        found += messages
+    assert found == [b"0", b"2", b"3"]
 
 
 def calls(server: RedisServer) -> int:

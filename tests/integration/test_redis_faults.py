@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -16,7 +18,8 @@ from stem_actors.errors import BrokerUnavailable, OperatorError, StorageBroken, 
 from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.outcome import Ack, DeadLetter, Release, Retry, Verdict
 from stem_actors.model.record import Settlement
-from stem_actors.ports import Broker, Done, Stale, Stores
+from stem_actors.ports import Broker, Done, Revocation, Stale, Stores
+from stem_chaos.link import Proxy
 from tests.contract.fabric import (
     PROMPTLY,
     counts,
@@ -30,10 +33,10 @@ from tests.contract.fabric import (
     take,
     take_one,
 )
-from tests.fixtures.proxy import Proxy
 from tests.fixtures.redis_server import RedisServer, own_server
 
 LONG = 30.0
+HOW_TO = Path(__file__).parents[2] / "docs/how-to/redis.md"
 AOF = ("--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0")
 T = TypeVar("T")
 
@@ -105,8 +108,8 @@ def test_a_server_that_is_killed_keeps_tasks_leases_and_results_in_its_log(how: 
         settle(broker, take(broker, queues=["dead"])[0], DeadLetter("why"))
         done, held = take(broker, 2)
         settle(broker, done, record=record_of(done, payload=b"42"))
-        server.command("CONFIG", "SET", "appendfsync", "always")  # what everysec has not written in its second is lost
         publish(broker, "last")
+        until(lambda: server.command("INFO", "persistence")["aof_buffer_length"] == 0)  # written, if not to the disk
         server.kill(how)
         with pytest.raises(BrokerUnavailable):
             broker.extend([held.lease])
@@ -240,7 +243,7 @@ def test_a_server_that_swallows_everything_is_given_up_within_its_timeout(
     with Proxy(("127.0.0.1", server.port)) as proxy, opened(f"redis://127.0.0.1:{proxy.port}/0") as stores:
         publish(stores.broker, "a")
         held = take_one(stores.broker)
-        proxy.swallow()
+        proxy.blackhole()
         start = time.monotonic()
         for ask in (
             lambda: stores.broker.extend([held.lease]),
@@ -258,7 +261,7 @@ def test_an_interrupt_ends_a_wait_although_the_server_is_out_of_reach(server: Re
     with Proxy(("127.0.0.1", server.port)) as proxy, opened(f"redis://127.0.0.1:{proxy.port}/0") as stores:
         intake = stores.broker.open_intake(["default"], "holder-1")
         assert intake.receive(10, 0.01) == []
-        proxy.swallow()
+        proxy.blackhole()
         with meanwhile(intake.receive, 10, LONG) as received:
             intake.interrupt()
             assert received.result(1) == []
@@ -354,6 +357,22 @@ def test_a_full_server_refuses_tasks_with_a_remedy_and_goes_on_draining(server: 
     assert "accepted" in ids(take(broker))
 
 
+def test_what_the_server_is_and_what_to_change_there_is_logged_at_connect(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "stem.redis")
+    with own_server("--maxmemory", "100mb", "--maxmemory-policy", "volatile-lru") as server, opened(server.url) as stores:
+        publish(stores.broker, "a")
+        publish(stores.broker, "b")
+    for said in (
+        "persistence none or rdb",
+        "eviction volatile-lru",
+        "of memory left",
+        "clock ",
+        "set appendonly yes",
+        "noeviction",
+    ):
+        assert caplog.text.count(said) == 1, said
+
+
 def test_a_server_that_may_evict_tasks_is_refused_unless_that_is_accepted() -> None:
     with own_server("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru") as server:
         with opened(server.url) as stores, pytest.raises(OperatorError, match="noeviction"):
@@ -371,6 +390,31 @@ def test_a_wrong_password_is_the_operators_business_and_not_repeated_in_the_erro
                 assert "wrong-secret" not in str(caught.value)
         with opened(f"redis://:right@127.0.0.1:{server.port}/0") as stores:
             publish(stores.broker, "a")
+
+
+def test_a_user_with_the_rights_that_the_documentation_names_can_do_everything(server: RedisServer) -> None:
+    (rights,) = re.findall(r"ACL SETUSER stem on >PASSWORD (.*)", HOW_TO.read_text())
+    server.command("ACL", "SETUSER", "stem", "reset", "on", ">right", *rights.split())
+    try:
+        with opened(f"redis://stem:right@127.0.0.1:{server.port}/0") as stores:
+            server.command("SET", "stem:{default}:delayed", "to be put in quarantine")
+            work_through(stores, server)
+            use_all_stores(stores)
+        with (
+            opened(f"redis://stem:right@127.0.0.1:{server.port}/0", namespace="other") as stores,
+            pytest.raises(StorageBroken, match="Give this user the rights"),
+        ):
+            publish(stores.broker, "a")
+    finally:
+        server.command("ACL", "DELUSER", "stem")
+
+
+def test_all_keys_of_a_queue_share_one_hash_tag(server: RedisServer, stores: Stores) -> None:
+    work_through(stores, server)
+    publish(stores.broker, message("x", queue="od{d} name"), message("y", queue="od{d} name", delay=60.0))
+    settle(stores.broker, take(stores.broker, queues=["od{d} name"])[0], DeadLetter("why"))
+    tags = {re.search(rb"{([^}]*)}", key)[1] for key in server.command("KEYS", "*") if b"{" in key}  # type: ignore[index]
+    assert tags == {b"default", b"od%7Bd%7D name"}
 
 
 # ---------------------------------------------------------------- garbage
@@ -427,17 +471,68 @@ def test_garbage_and_wrong_types_in_any_key_of_a_queue_stop_no_consumer(server: 
             work_through(stores, server)
 
 
+NAMESPACE_KEYS = [
+    *("queues", "names", "senders", "results", "result:a", "fences", "heartbeats", "lock:a"),
+    *("control:number", "control:channels", "control:of:all"),
+    *("revocations", "revocations:order", "revocations:ends", "revocations:version"),
+]
+
+
+def use_all_stores(stores: Stores) -> None:
+    """What a worker and an operator do beside moving tasks, seen to have worked."""
+    record = results_of(stores).get("a")
+    assert record is not None
+    assert record.state is TaskState.SUCCEEDED
+    results_of(stores).set_many([record])
+    assert "a" in [each.id for each in results_of(stores).list_records().items]
+    results_of(stores).purge_expired()
+
+    cursor = stores.control.cursor(["all"])
+    stores.control.send("all", b"1", 60)
+    assert stores.control.pull(["all"], cursor)[0] == [b"1"]
+
+    (revoked,) = stores.revocations.upsert_all([Revocation("a", issued_at=time.time(), expires_at=time.time() + 60)])
+    assert revoked in stores.revocations.list_since()
+    stores.revocations.prune_expired()
+
+    stores.heartbeats.put_heartbeat("w-1", {"workerId": "w-1"}, 60)
+    assert {"workerId": "w-1"} in stores.heartbeats.list_heartbeats()
+
+    lock = stores.locks.acquire("a", "me", 60)
+    assert lock is not None
+    assert stores.locks.owner_of("a") == "me"
+    assert stores.locks.release(lock)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_garbage_and_wrong_types_in_keys_of_the_namespace_stop_no_consumer(server: RedisServer, kind: str) -> None:
-    for name in ("names", "senders", "results", "control:number", "control:channels", "control:of:all", "result:a"):
+def test_garbage_and_wrong_types_in_keys_of_the_namespace_stop_nobody(server: RedisServer, kind: str) -> None:
+    for name in NAMESPACE_KEYS:
         server.command("FLUSHALL")
         with opened(server.url) as stores:
             server.command(*(f"stem:{name}" if part == "KEY" else part for part in KINDS[kind]))
             work_through(stores, server)
-            record = results_of(stores).get("a")
-            assert record is not None
-            assert record.state is TaskState.SUCCEEDED
-            stores.control.send("all", b"1", 60)
+            use_all_stores(stores)
+
+
+FIELDS = {
+    "{default}:meta": ("levels", "last", "since", "shortest", "serial", "empty", "from:p5"),
+    "lock:a": ("owner", "fence", "expires"),
+    "heartbeats": ("w-1", "w-2"),
+    "revocations": ("a", "b"),
+    "senders": ("sender-1",),
+}
+
+
+@pytest.mark.parametrize("value", [b"\xff garbage", b"", b"-1", b"1e999", b"9" * 400])
+def test_garbage_in_fields_that_are_ours_stops_nobody(server: RedisServer, value: bytes) -> None:
+    for name, fields in FIELDS.items():
+        for field in fields:
+            server.command("FLUSHALL")
+            with opened(server.url) as stores:
+                publish(stores.broker, message("before"))
+                server.command("HSET", f"stem:{name}", field, value)
+                work_through(stores, server)
+                use_all_stores(stores)
 
 
 def test_an_entry_that_is_no_message_becomes_a_delivery_that_can_be_set_aside(server: RedisServer, broker: Broker) -> None:

@@ -27,6 +27,7 @@ from stem_actors.config import Settings
 from stem_actors.errors import OperatorError
 from stem_actors.ports import Stores
 from stem_cli.bench.records import DIRECTORY, Records, Run
+from stem_cli.server_facts import endpoint_of
 from stem_cli.store_facts import file_of
 
 __all__ = ["EXECUTORS", "Bed"]
@@ -80,7 +81,7 @@ class Bed:
         try:
             self.clear()
             if self.technology in ("redis", "rediss", "unix"):
-                _forget_keys(self.settings.broker_url, self.settings.namespace)
+                _forget_keys(self.settings)
         except Exception:
             if kind is None:  # else the first error is the one to tell of
                 raise
@@ -196,16 +197,16 @@ def _new_directory(url: str) -> Path:
         ) from error
 
 
-def _forget_keys(url: str, namespace: str) -> None:
+def _forget_keys(settings: Settings) -> None:
     """Delete all keys of a Redis namespace; of our own one, which nobody else uses."""
-    from stem_actors.adapters.redis import Endpoint  # its client need not be installed
-
-    connection = Endpoint.from_url(url).connection("stem-bench", 5.0, 5.0)
+    endpoint = endpoint_of(settings.broker_url, settings)
+    assert endpoint is not None
+    connection = endpoint.connection("stem-bench", 5.0, 5.0)
     connection.connect()
     try:
         cursor = b"0"
         while True:
-            connection.send_command("SCAN", cursor, "MATCH", f"{namespace}:*", "COUNT", "1000")
+            connection.send_command("SCAN", cursor, "MATCH", f"{settings.namespace}:*", "COUNT", "1000")
             cursor, keys = connection.read_response()
             if keys:
                 connection.send_command("UNLINK", *keys)

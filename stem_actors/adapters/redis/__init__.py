@@ -13,11 +13,11 @@ from stem_actors.adapters.redis.locks import RedisLocks
 from stem_actors.adapters.redis.results import RedisResults
 from stem_actors.adapters.redis.revocations import RedisRevocations
 from stem_actors.adapters.redis.server import ServerReport, examine
-from stem_actors.adapters.redis.tls import HandshakeFailed, Identity
+from stem_actors.adapters.redis.tls import HandshakeFailed
 from stem_actors.clock import Clock
 from stem_actors.model.lapse import Retention
 
-__all__ = ["Endpoint", "HandshakeFailed", "Identity", "RedisSpace", "ServerReport", "look_at"]
+__all__ = ["Endpoint", "HandshakeFailed", "RedisSpace", "ServerReport", "look_at"]
 
 
 class RedisSpace:

@@ -88,7 +88,8 @@ class RedisBroker:
         new = [queue for queue in queues if now - self._registered.get(queue, float("-inf")) >= REGISTERED_FOR]
         if new:
             self._server.command("SADD", self._keys.queues, *new)
-            self._registered.update(dict.fromkeys(new, now))
+            kept = {queue: at for queue, at in self._registered.items() if now - at < REGISTERED_FOR}
+            self._registered = kept | dict.fromkeys(new, now)
 
     # ------------------------------------------------------------ consumers
 
@@ -100,15 +101,14 @@ class RedisBroker:
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Answer]:
         answers: list[Answer] = [_STALE] * len(settlements)
-        has_twins = len({each.lease.token for each in settlements}) < len(settlements)
+        has_twins = len({token for (token, _, _, _, _), _, _, _ in settlements}) < len(settlements)
         batches: list[SettleBatch] = []
         filling: dict[tuple[str, str], SettleBatch] = {}
         for at, each in enumerate(settlements):
-            lease = each.lease
-            batch = filling.get((lease.queue, lease.holder))
+            (_, holder, queue, _, _), _, _, _ = each
+            batch = filling.get((queue, holder))
             if batch is None or len(batch) >= MOST_AT_ONCE:
-                batch = SettleBatch(self._keys, lease.queue, lease.holder, self._ttl_ms, has_twins)
-                filling[lease.queue, lease.holder] = batch
+                batch = filling[queue, holder] = SettleBatch(self._keys, queue, holder, self._ttl_ms, has_twins)
                 batches.append(batch)
             try:
                 batch.add(at, each)
@@ -178,7 +178,7 @@ class RedisBroker:
     # ------------------------------------------------------------ operators
 
     def depths(self, queues: Sequence[str] | None = None) -> list[QueueDepth]:
-        names = self._sweeper.queues() if queues is None else sorted(set(queues))
+        names = sorted({*self._sweeper.known_queues(), *self._registered} if queues is None else set(queues))
         script = Script.named("depths")
         counted = self._server.run_all([Call(script, [self._keys.meta(name)], [self._server.given]) for name in names])
         return [

@@ -20,10 +20,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stem_actors.adapters.interrupt import Interrupt
 from stem_actors.adapters.redis import tls
 from stem_actors.adapters.redis.keys import expected_types
 from stem_actors.clock import Clock, SystemClock
-from stem_actors.errors import BrokerUnavailable, OperatorError, StorageBroken, StorageFull
+from stem_actors.errors import BrokerUnavailable, ConfigError, OperatorError, StorageBroken, StorageFull
 
 if TYPE_CHECKING:
     from stem_actors.adapters.redis.endpoint import Endpoint
@@ -41,6 +42,8 @@ FORGET_AFTER = 60.0
 """Seconds after which a connection nobody uses is closed."""
 CLOCK_CHECK = 10.0
 """Seconds between two comparisons of the server's clock with ours."""
+BLURRED = 0.05
+"""Seconds after which an answer to something else says too little of the server's clock."""
 OLDEST_SERVER = (7, 0)
 TRIES = 4
 """Of a script: the server may have forgotten it, and several keys may be of a wrong type."""
@@ -146,15 +149,24 @@ class Server:
         return self.clock.now() + self._offset
 
     def _compare_clocks(self) -> None:
-        before = self.clock.now()
+        asked_at = self.clock.now()
         try:
             seconds, microseconds = self.command("TIME")
         except BrokerUnavailable:
             if self._compared_at == float("-inf"):
                 raise
+            self._compared_at = self.clock.monotonic()  # while the server is away, the last comparison stands
         else:
-            self._offset = int(seconds) + int(microseconds) / 1e6 - (before + self.clock.now()) / 2
-        self._compared_at = self.clock.monotonic()  # while the server is away, the last comparison stands
+            self._saw(int(seconds) + int(microseconds) / 1e6, asked_at)
+
+    def saw(self, theirs: float, asked_at: float) -> None:
+        """An answer said what time it is there, which saves asking for it; `asked_at` by our clock."""
+        if self.clock.now() - asked_at <= BLURRED:
+            self._saw(theirs, asked_at)
+
+    def _saw(self, theirs: float, asked_at: float) -> None:
+        self._offset = theirs - (asked_at + self.clock.now()) / 2
+        self._compared_at = self.clock.monotonic()
 
     # ------------------------------------------------------------ asking
 
@@ -165,9 +177,9 @@ class Server:
     def commands(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Send commands in one go; their answers in order."""
         answers = self._exchange(commands)
-        for answer in answers:
+        for at, answer in enumerate(answers):
             if isinstance(answer, Exception):
-                raise self.ours(answer)
+                answers[at] = self._again(commands[at], commands[at][1:2], answer)
         return answers
 
     def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
@@ -188,18 +200,19 @@ class Server:
         answers = self._exchange([("EVALSHA", each.script.digest, len(each.keys), *each.keys, *each.arguments) for each in calls])
         for at, answer in enumerate(answers):
             if isinstance(answer, Exception):
-                answers[at] = self._run_again(calls[at], answer)
+                script, keys, arguments = calls[at]
+                answers[at] = self._again(("EVAL", script.source, len(keys), *keys, *arguments), keys, answer)
         return answers
 
-    def _run_again(self, call: Call, error: Any) -> Any:
+    def _again(self, command: Sequence[Any], keys: Sequence[str], error: Any) -> Any:
         """Where the server had forgotten the script, or found keys of a wrong type that are now out of the way."""
         for _ in range(TRIES):
             code = _code(error)
-            if code == "WRONGTYPE" and not self._quarantine(call.keys):
+            if code == "WRONGTYPE" and not self._quarantine(keys):
                 raise StorageBroken(f"{self.endpoint}: {error}. Look for keys of a wrong type under this namespace.") from error
             if code not in ("WRONGTYPE", "NOSCRIPT"):
                 break
-            (error,) = self._exchange([("EVAL", call.script.source, len(call.keys), *call.keys, *call.arguments)])
+            (error,) = self._exchange([command])
             if not isinstance(error, Exception):
                 return error
         raise self.ours(error)
@@ -273,6 +286,8 @@ class Server:
             connection.disconnect()
             if isinstance(error, refused.RedisError) and self.endpoint.is_tls:
                 raise tls.explained(error, self.endpoint) from error
+            if isinstance(error, ConfigError) and self._is_examined:  # a certificate on its way from old to new
+                raise BrokerUnavailable(f"{self.endpoint}: no new connection can be made: {error}") from error
             raise
         return connection
 
@@ -389,9 +404,9 @@ def _is_stale(connection: Any) -> bool:
 class Listener:
     """Waits for messages on channels without asking the server meanwhile.
 
-    `wait`, `subscribe` and `unsubscribe` are for one thread at a time, `interrupt` for any. A connection that is lost is made
-    anew at the next use; what was sent meanwhile is lost, so a caller looks for itself whenever `generation` has changed, and
-    every few seconds anyway.
+    `wait`, `subscribe` and `unsubscribe` are for one thread at a time; `interrupts` end a wait. A connection that is lost is
+    made anew at the next use; what was sent meanwhile is lost, so a caller looks for itself whenever `generation` has changed,
+    and every few seconds anyway.
     """
 
     def __init__(self, server: Server) -> None:
@@ -399,11 +414,7 @@ class Listener:
         self._connection: Any = None
         self._channels: set[str] = set()
         self._heard: list[bytes] = []
-        self._wake_reader, self._wake_writer = os.pipe()
-        os.set_blocking(self._wake_reader, False)
-        os.set_blocking(self._wake_writer, False)
-        self._close_lock = threading.Lock()
-        self._is_closed = False
+        self.interrupts = Interrupt()
         self.generation = 0
 
     def subscribe(self, channels: Sequence[str]) -> None:
@@ -470,7 +481,7 @@ class Listener:
             return bool(self._heard)
         poll = select.poll()
         poll.register(self._connection._sock, select.POLLIN)
-        poll.register(self._wake_reader, select.POLLIN)
+        poll.register(self.interrupts, select.POLLIN)
         is_told = bool(poll.poll(max(1, math.ceil(timeout * 1000))))
         self._read()
         return is_told
@@ -494,28 +505,7 @@ class Listener:
         if answer[0] == b"message":
             self._heard.append(answer[2])
 
-    def interrupt(self) -> None:
-        """Make the `wait` under way, or the next one, return at once."""
-        with self._close_lock:
-            if not self._is_closed:
-                try:
-                    os.write(self._wake_writer, b"!")
-                except BlockingIOError:
-                    pass  # full of interrupts
-
-    def take_interrupt(self) -> bool:
-        """Whether there was an interrupt since this was last asked."""
-        try:
-            return bool(os.read(self._wake_reader, 4096))
-        except OSError:
-            return False
-
     def close(self) -> None:
         """Idempotent; not while another thread waits."""
-        with self._close_lock:
-            if self._is_closed:
-                return
-            self._is_closed = True
-            os.close(self._wake_reader)
-            os.close(self._wake_writer)
+        self.interrupts.close()
         self._lose()

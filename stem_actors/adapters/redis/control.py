@@ -46,6 +46,9 @@ class RedisControl:
         self._server.run(Script.named("send"), keys, [self._server.given, round(ttl * 1000), message])
 
     def cursor(self, channels: Sequence[str]) -> Any:
+        return self._last_number()
+
+    def _last_number(self) -> int:
         return _number(self._server.command("GET", self._keys.control_number))
 
     def pull(self, channels: Sequence[str], cursor: Any, limit: int = 100, wait: float = 0.0) -> tuple[list[bytes], Any]:
@@ -76,10 +79,12 @@ class RedisControl:
             age = time.monotonic() - ear.looked_at
             if is_told or ear.cursor != cursor or age >= LOOK_EVERY:
                 ear.generation = ear.listener.generation
-                messages, behind = self._look(channels, cursor, limit)
-                if messages or behind != cursor:
-                    ear.cursor = None
-                    return messages, behind
+                if is_told or ear.cursor != cursor or self._last_number() != cursor:
+                    messages, behind = self._look(channels, cursor, limit)
+                    if messages or behind < cursor:
+                        ear.cursor = None
+                        return messages, behind
+                    cursor = behind
                 ear.cursor, ear.looked_at, age = cursor, time.monotonic(), 0.0
             if is_over:
                 return [], cursor
@@ -100,20 +105,24 @@ class RedisControl:
             each.listener.close()
 
     def _look(self, channels: Sequence[str], cursor: int, limit: int) -> tuple[list[bytes], int]:
+        """What came after `cursor`, and the place behind it: that of the last message, or further on where others' came."""
         streams = list(map(self._keys.control, channels))
         last = f"({cursor}-0"
-        *answers, number = self._server.commands(
+        raw, *answers = self._server.commands(
             [
+                ("GET", self._keys.control_number),  # first: of what is numbered up to here, the rest misses nothing
                 *(("XRANGE", stream, last, "+", "COUNT", max(1, limit)) for stream in streams),
-                ("GET", self._keys.control_number),
             ]
         )
-        if _number(number) < cursor and not any(answers):
+        number = _number(raw)
+        if number < cursor and not any(answers):
             return [], 0  # the server has lost its data, and numbers anew
         now = self._server.now()
-        found = sorted((int(entry_id.split(b"-")[0]), fields) for answer in answers for entry_id, fields in answer)[:limit]
+        newer = sorted((int(entry_id.split(b"-")[0]), fields) for answer in answers for entry_id, fields in answer)
+        found = [each for each in newer if number < cursor or each[0] <= number][:limit]
         messages = [fields[3] for _, fields in found if _is_live(fields, now)]
-        return messages, found[-1][0] if found else cursor
+        behind = found[-1][0] if found else cursor
+        return messages, behind if len(found) == limit else max(behind, number)
 
     def close(self) -> None:
         with self._lock:

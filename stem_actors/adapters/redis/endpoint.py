@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from stem_actors.adapters.redis import tls
+from stem_actors.adapters.tls import Identity
 from stem_actors.errors import ConfigError
 
 __all__ = ["Endpoint"]
@@ -20,6 +21,7 @@ class Endpoint:
 
     `wait_replicas`     a publication returns only when so many replicas have it
     `accept_data_loss`  go on although the server may drop tasks when its memory is full
+    `identity`          over TLS: whom we trust, and who we are
     """
 
     host: str = ""
@@ -31,6 +33,7 @@ class Endpoint:
     is_tls: bool = False
     wait_replicas: int = 0
     accept_data_loss: bool = False
+    identity: Identity = field(default_factory=Identity)
 
     def __str__(self) -> str:
         if self.path:
@@ -93,7 +96,7 @@ class Endpoint:
         if self.path:
             unix: Any = UnixDomainSocketConnection
             return unix(path=self.path, **common)
-        kind: Any = tls.secured(SSLConnection) if self.is_tls else Connection
+        kind: Any = tls.secured(SSLConnection, self.identity) if self.is_tls else Connection
         return kind(host=self.host, port=self.port, socket_keepalive=True, **common)
 
 

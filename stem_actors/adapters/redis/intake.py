@@ -22,8 +22,8 @@ from stem_actors.model.lapse import LOWEST_FIRST_EVERY
 __all__ = ["RedisIntake"]
 
 MOST_AT_ONCE = 1000
-LOOK_EVERY = 3.0
-"""Seconds between two looks of one who waits: a wake-up may have gone to a consumer that was stopped just then."""
+LOOK_EVERY = 5.0
+"""Seconds between two looks of one who waits: the server may have forgotten that it waits, or lost its subscription."""
 REGISTER_EVERY = 30.0
 """Seconds between two times in which a consumer sees to it that its queues are swept."""
 
@@ -63,7 +63,7 @@ class RedisIntake:
                     handouts = self._fetch(limit, will_wait=wait > 0)
                     if handouts:
                         return handouts
-                if is_over or self._listener.take_interrupt():
+                if is_over or self._listener.interrupts.take():
                     return []
                 left = deadline - clock.monotonic()
                 patience = left if limit <= 0 else min(left, self._quiet_until - time.monotonic())
@@ -73,11 +73,11 @@ class RedisIntake:
         return []
 
     def interrupt(self) -> None:
-        self._listener.interrupt()
+        self._listener.interrupts.send()
 
     def close(self) -> None:
         self._is_closed = True
-        self._listener.interrupt()
+        self._listener.interrupts.send()
         with self._receiving:  # the other thread is on its way out
             self._listener.close()
             try:

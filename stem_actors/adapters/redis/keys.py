@@ -79,17 +79,19 @@ def expected_types(keys: Iterable[str]) -> dict[str, str]:
     """The type that each key a script may touch should have. `keys` is what the script was given."""
     types: dict[str, str] = {}
     for key in keys:
-        if key.endswith("}:meta"):
-            types |= {key[:-4] + suffix: kind for suffix, kind in _OF_QUEUE.items()}
-        elif ":result:" in key:
+        _, is_of_queue, name = key.rpartition("}:")
+        if ":result:" in key:
             continue  # whatever it is, it is replaced
-        elif ":control:of:" in key:
+        if ":control:of:" in key:
             types[key] = "stream"
         elif ":lock:" in key:
             types[key] = "hash"
+        elif is_of_queue and name == "meta":
+            types |= {key[:-4] + suffix: kind for suffix, kind in _OF_QUEUE.items()}
+        elif is_of_queue and name in _OF_QUEUE:
+            types[key] = _OF_QUEUE[name]
         else:
-            _, _, name = key.partition(":")
-            kind = next((kind for suffix, kind in _OF_NAMESPACE.items() if name == suffix), None)
+            kind = next((kind for suffix, kind in _OF_NAMESPACE.items() if key.endswith(f":{suffix}")), None)
             if kind is not None:
                 types[key] = kind
     return types

@@ -26,9 +26,9 @@ class RedisLocks:
 
     def owner_of(self, key: str) -> str | None:
         owner, expires = self._server.command("HMGET", self._keys.lock(key), "owner", "expires")
-        if owner is None or int(expires or 0) / 1000 <= self._server.now():
+        if owner is None or not (expires or b"").isdigit() or int(expires) / 1000 <= self._server.now():
             return None
-        return str(owner.decode())
+        return str(owner.decode(errors="replace"))
 
     def release(self, lock: Lock) -> bool:
         return bool(self._ask("release", lock.key, lock.owner, str(lock.fence), 0.0))

@@ -49,11 +49,13 @@ class SettleBatch:
 
     def add(self, at: int, settlement: Settlement) -> None:
         """Take one more. Raises TypeError, ValueError or OverflowError, and takes nothing, where it has no stored form."""
-        lane_name, entry_id, name = split_token(settlement.lease.token)
-        record = settlement.record if self._ttl_ms else None
+        (token, _, _, _, _), verdict, _, record = settlement
+        lane_name, entry_id, name = split_token(token)
+        if not self._ttl_ms:
+            record = None
         packed = None if record is None else packed_record(record)
         key = "" if record is None else self._keys.result(record.id)
-        is_plain = type(settlement.verdict) is Ack and not name and not self._has_twins
+        is_plain = type(verdict) is Ack and not name and not self._has_twins
         item = [] if is_plain else _item(settlement, lane_name, entry_id, name, packed)
         lane = self._lanes.get(lane_name)
         if lane is None:
@@ -127,8 +129,11 @@ def _item(settlement: Settlement, lane: str, entry_id: str, name: str, packed: b
 
 def bounds(ids: Sequence[str]) -> tuple[str, str]:
     """The lowest and the highest of these entry ids. Those of one length compare as texts."""
+    lengths = set(map(len, ids))
+    if len(lengths) == 1:
+        return min(ids), max(ids)
     ends: list[str] = []
-    for length in set(map(len, ids)):
+    for length in lengths:
         alike = [each for each in ids if len(each) == length]
         ends += (min(alike), max(alike))
     return min(ends, key=_number), max(ends, key=_number)

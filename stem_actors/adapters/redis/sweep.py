@@ -24,7 +24,7 @@ __all__ = ["Sweeper"]
 
 PRUNE_INTERVAL = 30.0  # for what nobody waits for
 QUEUES_AT_ONCE = 100
-LIST_EVERY = 10.0  # seconds for which the list of queues is believed
+LIST_EVERY = 30.0  # seconds for which the list of queues is believed
 QUEUE_KEPT = 600.0  # one that holds nothing
 CONSUMER_KEPT = 60.0  # one that holds nothing; the server makes it anew when it reads again
 
@@ -50,9 +50,10 @@ class Sweeper:
 
     def queues(self) -> list[str]:
         """Every queue that anybody used, sorted."""
-        return sorted(name.decode() for name in self._server.command("SMEMBERS", self._keys.queues))
+        names = (name.decode(errors="replace") for name in self._server.command("SMEMBERS", self._keys.queues))
+        return sorted(name for name in names if "\ufffd" not in name)  # no such name is written by us
 
-    def _known_queues(self) -> list[str]:
+    def known_queues(self) -> list[str]:
         """As `queues`, not asked each time: one that is new elsewhere can wait for seconds, since its consumers promote too."""
         now = time.monotonic()
         if self._server.given or now - self._listed_at >= LIST_EVERY:
@@ -60,13 +61,16 @@ class Sweeper:
         return sorted(self.own.union(self._listed))
 
     def sweep(self) -> Swept:
-        queues = self._known_queues()
+        queues = self.known_queues()
         promoted = reclaimed = poisoned = expired = 0
         dues, are_skipped = [], []
         for start in range(0, len(queues), QUEUES_AT_ONCE):
             some = queues[start : start + QUEUES_AT_ONCE]
             arguments = [self._server.given, self._usual_ms, self._kept_ms]
+            asked_at = self._server.clock.now()
             answers = self._server.run_all([Call(Script.named("sweep"), [self._keys.meta(queue)], arguments) for queue in some])
+            if answers[0][0]:
+                self._server.saw(answers[0][0] / 1000, asked_at)
             for queue, (now, due, *done) in zip(some, answers, strict=True):
                 are_skipped.append(not now)
                 if due >= 0:

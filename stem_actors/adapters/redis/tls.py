@@ -1,76 +1,25 @@
-"""TLS from `STEM_TLS_*`: read anew for each connection, so that new certificates count from the next one on."""
+"""TLS to Redis: connections that trust whom our `Identity` says, and what to tell an operator when a handshake fails."""
 
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import ssl
 import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stem_actors.adapters.tls import ALLOW_INSECURE, CA_CERT, CLIENT_CERT, CLIENT_KEY, Identity, certificate_fields
 from stem_actors.errors import BrokerUnavailable, ConfigError
 
 if TYPE_CHECKING:
     from stem_actors.adapters.redis.endpoint import Endpoint
 
-__all__ = ["Certificate", "HandshakeFailed", "Identity", "explained", "secured"]
+__all__ = ["Certificate", "HandshakeFailed", "explained", "secured"]
 
 _logger = logging.getLogger("stem.tls")
 
-_CA, _CERT, _KEY, _INSECURE = "STEM_TLS_CA_CERT", "STEM_TLS_CLIENT_CERT", "STEM_TLS_CLIENT_KEY", "STEM_TLS_ALLOW_INSECURE"
 LOOK_TIMEOUT = 3.0  # seconds for a second look at the certificate of a server that was not trusted
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Whom we trust, and who we are."""
-
-    ca_cert: str | None
-    client_cert: str | None
-    client_key: str | None
-    allow_insecure: bool
-
-    @classmethod
-    def from_environ(cls) -> Identity:
-        """As the variables have it now.
-
-        Raises:
-            ConfigError: a file cannot be read, or one of certificate and key is missing; it names the variable.
-        """
-        paths = {name: os.environ.get(name, "").strip() or None for name in (_CA, _CERT, _KEY)}
-        for name, path in paths.items():
-            if path is not None and not os.access(path, os.R_OK):
-                raise ConfigError(f"{name} names {path}, which cannot be read.")
-        if (paths[_CERT] is None) != (paths[_KEY] is None):
-            missing, given = (_KEY, _CERT) if paths[_KEY] is None else (_CERT, _KEY)
-            raise ConfigError(f"{given} is set and {missing} is not; a client certificate needs its key.")
-        text = os.environ.get(_INSECURE, "").strip().lower()
-        if text not in ("", "true", "1", "yes", "false", "0", "no"):
-            raise ConfigError(f"{_INSECURE} is {text!r}, which is not true, 1, yes, false, 0 or no")
-        return cls(paths[_CA], paths[_CERT], paths[_KEY], text in ("true", "1", "yes"))
-
-    def context(self) -> ssl.SSLContext:
-        """At least TLS 1.2. A CA file is trusted in place of the system's authorities."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            if self.allow_insecure:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            elif self.ca_cert is None:
-                context.load_default_certs()
-            else:
-                context.load_verify_locations(self.ca_cert)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"{_CA} names {self.ca_cert}, which holds no certificates: {error}") from error
-        if self.client_cert is not None:
-            try:
-                context.load_cert_chain(self.client_cert, self.client_key)
-            except (OSError, ssl.SSLError) as error:
-                raise ConfigError(f"{_CERT} and {_KEY} do not fit each other, or are none: {error}") from error
-        return context
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +57,14 @@ class HandshakeFailed(BrokerUnavailable):
         self.remedy = remedy
 
 
-def secured(connection: type[Any]) -> type[Any]:
+def secured(connection: type[Any], identity: Identity) -> type[Any]:
     """The client library's TLS connection with a context of ours: its own would trust the system's authorities as well."""
 
     class SecuredConnection(connection):  # type: ignore[misc]  # a base that is only known once the library is there
         def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
             try:
-                identity = Identity.from_environ()
                 if identity.allow_insecure:
-                    _logger.warning("%s:%s: its certificate is not verified (%s).", self.host, self.port, _INSECURE)
+                    _logger.warning("%s:%s: its certificate is not verified (%s).", self.host, self.port, ALLOW_INSECURE)
                 return identity.context().wrap_socket(sock, server_hostname=self.host)
             except ConfigError:
                 sock.close()  # the library closes it for errors it knows
@@ -130,13 +78,12 @@ def secured(connection: type[Any]) -> type[Any]:
 
 def explained(error: Exception, endpoint: Endpoint) -> Exception:
     """What to raise for a connection that failed: where the handshake did, with the certificate and the remedy."""
-    cause = _tls_error(error)
+    cause, identity = _tls_error(error), endpoint.identity
     if cause is None:
         if "Timeout connecting" in str(error):
             remedy = "Where the server does not speak TLS on this port, use redis:// or its TLS port."
-            return HandshakeFailed(endpoint, "no answer to it", None, Identity.from_environ(), remedy)
+            return HandshakeFailed(endpoint, "no answer to it", None, identity, remedy)
         return error
-    identity = Identity.from_environ()
     _logger.warning(
         "TLS handshake with %s failed: %s",
         endpoint,
@@ -176,12 +123,12 @@ def _remedy(error: ssl.SSLError, identity: Identity) -> str:
         return "Use a host name that the certificate is for, or make one with this name among its alternative names."
     if isinstance(error, ssl.SSLCertVerificationError):
         trusted = identity.ca_cert or "the system's authorities"
-        return f"It is not signed by {trusted}: set {_CA} to the authority that signed it."
+        return f"It is not signed by {trusted}: set {CA_CERT} to the authority that signed it."
     if "certificate required" in said or "handshake failure" in said or "bad certificate" in said or "unknown ca" in said:
-        return f"The server wants a client certificate that it trusts: set {_CERT} and {_KEY}."
+        return f"The server wants a client certificate that it trusts: set {CLIENT_CERT} and {CLIENT_KEY}."
     if "wrong version number" in said or "record layer" in said:
         return "The server does not speak TLS on this port: use redis://, or its TLS port."
-    return f"Check {_CA}, {_CERT} and {_KEY}; {_INSECURE}=true skips verification for a short time."
+    return f"Check {CA_CERT}, {CLIENT_CERT} and {CLIENT_KEY}; {ALLOW_INSECURE}=true skips verification for a short time."
 
 
 def _presented(endpoint: Endpoint, identity: Identity) -> Certificate | None:
@@ -203,18 +150,10 @@ def _presented(endpoint: Endpoint, identity: Identity) -> Certificate | None:
 
 
 def _decoded(raw: bytes) -> dict[str, Any]:
-    """The fields of a certificate nobody vouches for. The standard library decodes such a one from a file only."""
-    decode = getattr(getattr(ssl, "_ssl", None), "_test_decode_cert", None)
-    if decode is None:
-        return {}
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
         file.write(ssl.DER_cert_to_PEM_cert(raw))
         file.flush()
-        try:
-            fields: dict[str, Any] = decode(file.name)
-        except (OSError, ssl.SSLError, ValueError):
-            return {}
-    return fields
+        return certificate_fields(file.name)
 
 
 def _certificate(fields: dict[str, Any]) -> Certificate | None:

@@ -100,7 +100,7 @@ class SqliteBroker:
         return intake
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Answer]:
-        if len({settlement.lease.token for settlement in settlements}) < len(settlements) > 1:
+        if len(settlements) > 1 and len({token for (token, _, _, _, _), _, _, _ in settlements}) < len(settlements):
             return [answer for settlement in settlements for answer in self.settle([settlement])]
         try:
             return self._settle(settlements)
@@ -115,27 +115,30 @@ class SqliteBroker:
         acked: list[Lease] = []
         others: list[Settlement] = []
         packed: dict[int | str, Row] = {}
-        has_final = False
         for each in settlements:
-            if isinstance(each.verdict, Ack):
-                acked.append(each.lease)
+            lease, verdict, _, record = each
+            if isinstance(verdict, Ack):
+                acked.append(lease)
             else:
                 others.append(each)
-            if ttl is not None and each.record is not None:
-                packed[each.lease.token] = packed_record(each.record)
-                has_final = has_final or each.record.state.is_final
+            if ttl is not None and record is not None:
+                packed[lease.token] = packed_record(record)
         with self._database.write() as connection:
             now = self.now()
             ended = _end_leases(connection, namespace, acked, now)
             if others:
                 ended |= self._move(connection, namespace, others, now)
             if ttl is not None:
-                write_records(connection, namespace, [row for token, row in packed.items() if token in ended], now, ttl)
+                all_ended = len(ended) == len(settlements)
+                rows = [*packed.values()] if all_ended else [row for token, row in packed.items() if token in ended]
+                write_records(connection, namespace, rows, now, ttl)
         if others:
             self._database.wakeup.notify(self._work)
-        if has_final:
+        if any(record is not None and record.state.is_final for _, _, _, record in settlements):
             self._database.wakeup.notify(self._records)
-        return [_DONE if each.lease.token in ended else _STALE for each in settlements]
+        if len(ended) == len(settlements):
+            return [_DONE] * len(ended)
+        return [_DONE if lease.token in ended else _STALE for lease, _, _, _ in settlements]
 
     def _move(
         self, connection: sqlite3.Connection, namespace: int, settlements: Sequence[Settlement], now: float
@@ -352,6 +355,6 @@ def _end_leases(connection: sqlite3.Connection, namespace: int, leases: Sequence
 
 def _by_holder(leases: Iterable[Lease]) -> Iterable[tuple[str, list[int | str]]]:
     tokens: dict[str, list[int | str]] = defaultdict(list)
-    for lease in leases:
-        tokens[lease.holder].append(lease.token)
+    for token, holder, _, _, _ in leases:
+        tokens[holder].append(token)
     return tokens.items()

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -59,6 +60,7 @@ _CONNECTION_SETUP = f"""
     PRAGMA wal_autocheckpoint = 2000;
     PRAGMA journal_size_limit = {LOG_LIMIT};
     PRAGMA cache_size = -8000;
+    PRAGMA temp_store = MEMORY;
 """
 _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fuse.sshfs"})
 
@@ -317,20 +319,24 @@ class Database:
 
 
 class Insertion:
-    """`INSERT INTO … VALUES …` of many rows in few steps. `tail` is what follows the values."""
+    """`INSERT INTO … VALUES …` of many rows in few steps.
+
+    `tail` is what follows the values; `shared` names columns whose values are the same in all rows.
+    """
 
     SIZES = (256, 64, 16, 4, 1)  # few different statements, so that they stay prepared
 
-    def __init__(self, table: str, columns: str, tail: str = "") -> None:
-        marks = "(" + ", ".join("?" * len(columns.split(","))) + ")"
-        head = f"INSERT INTO {table} ({columns}) VALUES "
+    def __init__(self, table: str, columns: str, tail: str = "", shared: str = "") -> None:
+        same, own = (len(names.split(",")) if names else 0 for names in (shared, columns))
+        marks = "(" + ", ".join([f"?{number}" for number in range(1, same + 1)] + ["?"] * own) + ")"
+        head = f"INSERT INTO {table} ({shared}{', ' if shared else ''}{columns}) VALUES "
         self._statements = {size: f"{head}{', '.join([marks] * size)} {tail}" for size in self.SIZES}
 
-    def run(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
+    def run(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]], shared: Sequence[Any] = ()) -> None:
         start = 0
         for size in self.SIZES:
             while len(rows) - start >= size:
-                values = [value for row in rows[start : start + size] for value in row]
+                values = [*shared, *chain.from_iterable(rows[start : start + size])]
                 connection.execute(self._statements[size], values)
                 start += size
 

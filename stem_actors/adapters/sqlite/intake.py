@@ -61,7 +61,7 @@ class SqliteIntake:
             while not self._is_closed:
                 self._inbox.drain()
                 handouts = self._fetch(limit)
-                if handouts or is_over or self._inbox.take_interrupt():
+                if handouts or is_over or self._inbox.interrupts.take():
                     return handouts
                 left = deadline - clock.monotonic()
                 until_due = left if self._next_due is None else max(0.001, self._next_due - clock.now())
@@ -69,11 +69,11 @@ class SqliteIntake:
         return []
 
     def interrupt(self) -> None:
-        self._inbox.interrupt()
+        self._inbox.interrupts.send()
 
     def close(self) -> None:
         self._is_closed = True
-        self._inbox.interrupt()
+        self._inbox.interrupts.send()
         with self._receiving:  # the other thread is on its way out
             self._inbox.close()
 

@@ -25,8 +25,7 @@ _COLUMNS = "id, state, attempt, delivery_count, replay_count, payload, facts, cr
 # A record gives way to one of at least its precedence, and to any once its time is over.
 _UPSERT = Insertion(
     "result",
-    "namespace, id, state, queue, replay_count, attempt, delivery_count, finality, facts, payload, "
-    "created_at, updated_at, expires_at",
+    "id, state, queue, replay_count, attempt, delivery_count, finality, facts, payload",
     """
     ON CONFLICT (namespace, id) DO UPDATE SET
         state = excluded.state, queue = excluded.queue, replay_count = excluded.replay_count, attempt = excluded.attempt,
@@ -37,6 +36,7 @@ _UPSERT = Insertion(
        >= (result.replay_count, result.attempt, result.delivery_count, result.finality)
        OR result.expires_at <= excluded.updated_at
     """,
+    shared="namespace, created_at, updated_at, expires_at",
 )
 
 
@@ -158,8 +158,7 @@ def topic_of(namespace: str) -> str:
 
 def write_records(connection: sqlite3.Connection, namespace: int, rows: Sequence[Row], now: float, ttl: float) -> None:
     """Store what `packed_record` made, each where nothing of higher precedence stands. Inside the caller's transaction."""
-    stamps = (now, now, now + ttl)
-    _UPSERT.run(connection, [(namespace, *row, *stamps) for row in rows])
+    _UPSERT.run(connection, rows, shared=(namespace, now, now, now + ttl))
 
 
 def read_record(connection: sqlite3.Connection, namespace: int, task_id: str, now: float) -> TaskRecord | None:
@@ -180,22 +179,18 @@ def packed_record(record: TaskRecord) -> Row:
     Raises:
         TypeError, ValueError, OverflowError: its meta or error holds what has no stored form.
     """
-    error = record.error
-    facts = (
-        None if error is None else (error.type, error.message, error.stack, error.meta),
-        record.retryable,
-        record.meta,
-    )
+    task_id, state, attempt, delivery_count, replay_count, payload, error, retryable, meta, _, _ = record
+    facts = (None if error is None else (error.type, error.message, error.stack, error.meta), retryable, meta)
     return (
-        record.id,
-        _STATE_TEXT[record.state],
-        record.meta.get("queue"),
-        record.replay_count,
-        record.attempt,
-        record.delivery_count,
-        _FINALITY[record.state],
+        task_id,
+        _STATE_TEXT[state],
+        meta.get("queue"),
+        replay_count,
+        attempt,
+        delivery_count,
+        _FINALITY[state],
         msgpack.packb(facts, default=_plain),
-        record.payload,
+        payload,
     )
 
 

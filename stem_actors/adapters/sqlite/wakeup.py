@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stem_actors.adapters.interrupt import Interrupt
+
 __all__ = ["Inbox", "Wakeup", "topic"]
 
 LONGEST_PATH = 100  # of a socket, bytes; the system's limit is 104 to 108
@@ -110,19 +112,15 @@ class Wakeup:
 
 
 class Inbox:
-    """One waiter's socket. `wait` and `drain` are for one thread, `interrupt` for any."""
+    """One waiter's socket. `wait` and `drain` are for one thread; `interrupts` end a wait."""
 
     def __init__(self, directory: str, topic: str) -> None:
         self._path = os.path.join(directory, f"{topic}.{uuid.uuid4().hex[:12]}")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._interrupts, self._interrupter = os.pipe()
-        os.set_blocking(self._interrupts, False)
-        os.set_blocking(self._interrupter, False)
+        self.interrupts = Interrupt()
         self._poll = select.poll()
-        self._poll.register(self._interrupts, select.POLLIN)
-        self._close_lock = threading.Lock()
-        self._is_closed = False
+        self._poll.register(self.interrupts, select.POLLIN)
         self._is_bound = self._bind(directory)
 
     def _bind(self, directory: str) -> bool:
@@ -155,33 +153,12 @@ class Inbox:
             except OSError:
                 pass  # empty
 
-    def interrupt(self) -> None:
-        """Make the `wait` under way, or the next one, return at once."""
-        with self._close_lock:
-            if not self._is_closed:
-                try:
-                    os.write(self._interrupter, b"!")
-                except BlockingIOError:
-                    pass  # full of interrupts
-
-    def take_interrupt(self) -> bool:
-        """Whether there was an interrupt since this was last asked."""
-        try:
-            return bool(os.read(self._interrupts, 4096))
-        except OSError:
-            return False
-
     def close(self) -> None:
         """Idempotent; not while another thread waits."""
-        with self._close_lock:
-            if self._is_closed:
-                return
-            self._is_closed = True
-            if self._is_bound:
-                _remove(self._path)
-            self._socket.close()
-            os.close(self._interrupts)
-            os.close(self._interrupter)
+        if self._is_bound:
+            _remove(self._path)
+        self._socket.close()
+        self.interrupts.close()
 
 
 def _directory_for(database: Path) -> str:

@@ -20,7 +20,7 @@ for _, level in ipairs(levels_of(queue)) do
             for _, row in ipairs(rows) do
                 local entry = redis.call('XRANGE', queue .. lane, row[1], row[1])[1]
                 if entry then
-                    for _, each in ipairs({lane, row[1], delivered_at(row, given), entry[2]}) do result[#result + 1] = each end
+                    for _, each in ipairs({lane, row[1], delivered_at(row, queue .. lane, given), entry[2]}) do result[#result + 1] = each end
                 end
                 left = left - 1
                 if left == 0 then result[2] = lane; result[3] = row[1] end

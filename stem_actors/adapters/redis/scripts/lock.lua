@@ -7,7 +7,7 @@
 
 local now, verb, owner, fence, ttl = clock(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local lock = redis.call('HMGET', KEYS[1], 'owner', 'fence', 'expires')
-local is_live = (tonumber(lock[3] or '') or 0) > now
+local is_live = lock[1] and lock[2] and (tonumber(lock[3] or '') or 0) > now    -- one of ours has all three
 
 local function hold(number)
     redis.call('HSET', KEYS[1], 'owner', owner, 'fence', number, 'expires', string.format('%.0f', now + ttl))

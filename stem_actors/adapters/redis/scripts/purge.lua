@@ -2,6 +2,7 @@
 -- Remove what is ready or delayed, at most 1,000 of it.
 --
 -- KEYS    1 the queue's meta hash, 2 names (sorted set)
+-- ARGV    none
 -- Result  how many; call again while it is not 0
 
 local queue = string.sub(KEYS[1], 1, -5)

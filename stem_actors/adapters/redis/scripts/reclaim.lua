@@ -24,7 +24,7 @@ for at = 4, #ARGV, 6 do
         local fields, level = entry[2], string.sub(lane, 2)
         local _, own, named, _, task = parse_header(fields)
         local visibility = tonumber(own or '') or usual
-        if delivered_at(row, given) + visibility <= now then
+        if delivered_at(row, queue .. lane, given) + visibility <= now then
             send_back(fields, state)
             if meta == '' then
                 add(queue, 'b' .. level, fields)

@@ -3,5 +3,6 @@
 --
 -- KEYS    1 queues (set)
 -- ARGV    their names
+-- Result  how many were not listed
 
 return redis.call('SADD', KEYS[1], unpack(ARGV))

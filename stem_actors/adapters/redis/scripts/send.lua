@@ -3,6 +3,7 @@
 --
 -- KEYS    1 the channel (stream), 2 counter of messages, 3 channels (sorted set by when their last message expires)
 -- ARGV    now or '', time to live in ms, message
+-- Result  the message's number
 -- The counter numbers the messages of all channels, so that one number is a reader's place in each.
 
 local now, ttl = clock(ARGV[1]), tonumber(ARGV[2])

@@ -23,7 +23,8 @@ elseif now - last < 500 then return {0, due_in()} end
 redis.call('HSET', KEYS[1], 'last', string.format('%.0f', now), 'since', string.format('%.0f', since))
 
 local promoted = promote(queue, now, 1000)
-if promoted > 0 then wake(queue, promoted) end
+-- A wake-up may have gone to a consumer that was stopped just then: who still waits hears of what is ready.
+if redis.call('EXISTS', queue .. 'waiters') == 1 then wake(queue, ready_count(queue)) end
 
 local lapsed, left = {}, 1000
 local least = math.min(usual, shortest or usual)
@@ -45,7 +46,7 @@ for _, level in ipairs(levels_of(queue)) do
                 if entry then
                     local _, own = parse_header(entry[2])
                     local visibility = tonumber(own or '') or usual
-                    if delivered_at(row, given) + visibility <= now and now - since >= visibility / 3 then
+                    if delivered_at(row, stream, given) + visibility <= now and now - since >= visibility / 3 then
                         lapsed[#lapsed + 1] = {lane, row[1], row[2], row[4] > 1 and 1 or 0, entry[2]}
                         left = left - 1
                     end

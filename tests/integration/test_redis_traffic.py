@@ -1,0 +1,53 @@
+"""What goes over the wire to Redis: next to nothing from who is idle, and far fewer commands than tasks under load."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stem_actors.client import Call, CallOptions
+from tests.fixtures.fleet import Fleet
+from tests.fixtures.node import Place
+from tests.fixtures.redis_server import Monitor, RedisServer, own_server
+
+TASKS = 5_000
+WATCHED = 20.0
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with own_server() as server:
+        yield server
+
+
+def test_a_busy_worker_sends_far_fewer_commands_than_it_runs_tasks(server: RedisServer, tmp_path: Path) -> None:
+    """Enqueued in bulk, executed, results stored, settled, all else going on meanwhile: 0.15 commands a task at most."""
+    fleet = Fleet(tmp_path, "redis", broker_url=server.url)
+    try:
+        worker = fleet.start()
+        options = CallOptions("default", 0, 3, None, {}, {})
+        with Monitor(server) as monitor:
+            fleet.app.enqueue_many([Call("echo", (number,), {}, options) for number in range(TASKS)])
+            fleet.wait_counted(worker, "stem_tasks_succeeded_total", TASKS)
+            counts = monitor.take()
+    finally:
+        fleet.close()
+    assert counts["EVALSHA"] > 0
+    assert counts.total() <= 0.15 * TASKS, counts
+
+
+def test_an_idle_node_sends_two_commands_a_second_for_each_worker_at_most(server: RedisServer, tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    try:
+        place.start("--broker", server.tcp_url, "--workers", "2", "--concurrency", "1")
+        with Monitor(server) as monitor:
+            start = time.monotonic()
+            time.sleep(WATCHED)  # the time is what is measured
+            counts, took = monitor.take(), time.monotonic() - start
+    finally:
+        place.close()
+    assert counts["EVALSHA"] > 0
+    assert counts.total() / took <= 2 * 2, counts
