@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
 
 from stem_cli.command import guarded
 from stem_cli.parser import build_node_parser
@@ -35,8 +37,10 @@ def _run(flags: dict[str, object]) -> int:
     if settings.burst and settings.reload:
         raise ConfigError("--burst leaves when the work is done, and --reload waits for changes: choose one of them")
     from stem_actors.node import run
+    from stem_cli.pid_file import PidFile
 
-    return run(settings)
+    with PidFile(Path(settings.pidfile)).kept() if settings.pidfile else nullcontext():
+        return run(settings)
 
 
 if __name__ == "__main__":

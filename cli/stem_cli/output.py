@@ -41,6 +41,15 @@ class Output:
     def line(self, text: str) -> None:
         print(text, flush=True)
 
+    def styled(self, *parts: tuple[str, str]) -> None:
+        """A line of texts, each in a style of rich's (`bold red`) on a terminal and plain elsewhere; none is taken for markup."""
+        if sys.stdout.isatty():
+            from rich.text import Text
+
+            self._console().print(Text.assemble(*parts), soft_wrap=True)
+        else:
+            self.line("".join(text for text, _ in parts))
+
     def document(self, value: Any) -> None:
         """One JSON document: on one line, for a person on several."""
         print(json.dumps(value, default=_plain, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None), flush=True)

@@ -1,4 +1,4 @@
-"""The command lines of `stem` and `stem-node`.
+"""The command lines of `stem`, `stem-node` and `stem-chaos`.
 
 Man pages are built from this file where nothing else of ours is there, so it imports the standard library and rich-argparse only.
 What a subcommand does is named as text (`handler`) and imported when it is run. Values are passed on as they were written:
@@ -12,10 +12,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-__all__ = ["MEASUREMENTS", "TASK_STATES", "CommandParser", "build_node_parser", "build_stem_parser"]
+__all__ = ["MEASUREMENTS", "TASK_STATES", "CommandParser", "build_chaos_parser", "build_node_parser", "build_stem_parser"]
 
 TASK_STATES = ("queued", "running", "retried", "succeeded", "failed", "cancelled")
 MEASUREMENTS = ("throughput", "payload", "enqueue", "bulk", "latency", "async", "recovery", "idle")
+SHELLS = ("bash", "zsh", "fish", "tcsh")
+PROGRAMS = ("stem", "stem-node", "stem-chaos")
 USAGE_ERROR = 64  # argparse's own 2 is taken by nothing, and a shell's "misuse of builtins" besides
 _DOCS = "Settings can also be given as STEM_* variables or in a file (--config); `stem config show` lists them."
 
@@ -196,11 +198,164 @@ def build_stem_parser() -> CommandParser:
         help="a heartbeat older than this is marked stale (default: STEM_HEARTBEAT_INTERVAL)",
     )
 
+    _add_control(worker)
+    _add_processes(worker)
+
     config = _group(commands, "config", "look at the settings", "stem config show")
     _command(config, "show", "config:show", "show every setting, its value and where it comes from", "stem config show --json")
     _add_health(commands)
+    _add_doctor(commands)
     _add_bench(commands)
+    _add_completion(commands)
     return parser
+
+
+def _add_control(worker: Any) -> None:
+    """Commands to running workers."""
+    answers = (
+        "Exits with 0 when all have answered, 75 when only some have, 70 when none has or one reports an error. "
+        "Expected are the workers named by --worker, or else all that have a live heartbeat."
+    )
+    ping = _command(worker, "ping", "control:ping", "ask who is there", "stem worker ping --json", more=answers)
+    stats = _command(
+        worker, "stats", "control:stats", "ask workers for their state and figures", "stem worker stats -w web-1", more=answers
+    )
+    inspect = _command(
+        worker,
+        "inspect",
+        "control:inspect",
+        "ask workers what they run",
+        "stem worker inspect --no-include-revoked",
+        more=answers,
+    )
+    inspect.add_argument(
+        "--include-revoked", action=argparse.BooleanOptionalAction, default=True, help="list revoked tasks, too (default: yes)"
+    )
+    revoke = _command(
+        worker,
+        "revoke",
+        "control:revoke",
+        "cancel tasks, wherever they are",
+        "stem worker revoke --task 0190b6c8-… --terminate --reason 'wrong month'",
+        more="A task that waits never starts; one that runs goes on unless --terminate is given. It is stored, so it holds for "
+        "workers that start later: exits with 0 also when no worker is up.",
+    )
+    revoke.add_argument("--task", "-t", metavar="ID", action="append", default=[], help="the task to cancel; repeatable")
+    revoke.add_argument("--terminate", action="store_true", help="interrupt it at once if it runs; kill it if it ignores that")
+    revoke.add_argument("--reason", metavar="TEXT", help="stands in the task's record")
+    revoke.add_argument("--requester", metavar="NAME", default="stem-cli", help="who asks for it (default: stem-cli)")
+    revoke.add_argument("--expires-in", metavar="DURATION", help="forget it after so long (default: 7d)")
+    leave = _command(
+        worker,
+        "shutdown",
+        "control:shutdown",
+        "let workers leave",
+        "stem worker shutdown -w web-1 --mode warm",
+        more="A node starts a worker that has left again: to stop a node, send it SIGTERM. " + answers,
+    )
+    leave.add_argument(
+        "--mode",
+        choices=("warm", "soft", "hard"),
+        default="warm",
+        help="warm: running tasks end first; soft: they are interrupted and handed back; hard: they are killed and handed back",
+    )
+    for command in (ping, stats, inspect, revoke, leave):
+        command.add_argument("--worker", "-w", metavar="ID", action="append", default=[], help="only this worker; repeatable")
+        command.add_argument("--timeout", metavar="DURATION", default="5s", help="wait so long for answers (default: 5s)")
+
+
+def _add_processes(worker: Any) -> None:
+    """Nodes as processes of this host."""
+    multi = _command(
+        worker,
+        "multi",
+        "multi:run",
+        "start, stop and restart nodes of this host, or see whether they run",
+        "stem worker multi start mail reports --app shop.tasks:app --queue default",
+        "stem worker multi stop mail --pidfile '/run/shop/%n.pid'",
+        "stem worker multi restart mail --command-line 'stem-node --concurrency 4 --name %n'",
+        "stem worker multi start mail --foreground --env-file /etc/shop/stem.env",
+        more="In paths and in the command %n stands for the node's name, %N for it in capitals, %h for the host, %i or %I for "
+        "the node's number from 1, %d for the time in UTC, %% for a percent sign. Each node gets its queues, and unless they are "
+        "set a STEM_NAME (HOST-NODE) and a STEM_ADMIN (the first free port from 9808 on, or for the second node from 9809, …) as "
+        "variables. One that does not leave in time is killed. "
+        "Exits with 0; start: 1 when it runs already, 70 when it cannot be started; stop: 70 when it cannot be ended; "
+        "status: 3 when it does not run. With several nodes the last of these that is not 0 counts.",
+    )
+    multi.add_argument(
+        "action", choices=("start", "stop", "restart", "status"), metavar="ACTION", help="start, stop, restart, status"
+    )
+    multi.add_argument(
+        "nodes", metavar="NODE", nargs="*", help="names of the nodes (default: those in STEMD_NODES or STEM_WORKER_NODES)"
+    )
+    what = multi.add_mutually_exclusive_group()
+    what.add_argument("--command", metavar="ARG", action="append", help="one word of the command; repeatable: --command=--app")
+    what.add_argument(
+        "--command-line",
+        metavar="COMMAND",
+        help="the command, with quotes as in a shell (default: STEM_WORKER_COMMAND or STEMD_COMMAND, or else stem-node)",
+    )
+    multi.add_argument(
+        "--queue", "-q", metavar="QUEUE", dest="queues", action="append", help="queue to work on; repeatable (default: default)"
+    )
+    multi.add_argument(
+        "--pidfile", metavar="PATH", default="/var/run/stem/%n.pid", help="pid file of each (default: /var/run/stem/%%n.pid)"
+    )
+    multi.add_argument("--logfile", metavar="PATH", help="log file of each, appended to (default: /var/log/stem/%%n.log)")
+    multi.add_argument("--workdir", metavar="PATH", default=".", help="where they run (default: here)")
+    _add_environment_file(multi)
+    multi.add_argument(
+        "--detach", action=argparse.BooleanOptionalAction, default=True, help="let them go on by themselves (default: yes)"
+    )
+    multi.add_argument(
+        "--foreground",
+        action="store_true",
+        help="the same as --no-detach: run one node, pass signals on to it and end with its exit code; "
+        "it writes to where we do unless --logfile is given",
+    )
+    multi.add_argument(
+        "--timeout",
+        metavar="DURATION",
+        help="kill a node that has not left after so long (default: 30s, and longer where STEM_DRAIN_TIMEOUT and "
+        "STEM_SOFT_GRACE_PERIOD need it)",
+    )
+
+    check = _command(
+        worker,
+        "healthcheck",
+        "healthcheck:run",
+        "see whether one node of this host runs, and is ready",
+        "stem worker healthcheck --pidfile /var/run/stem/mail.pid",
+        "stem worker healthcheck --pidfile /var/run/stem/mail.pid --liveness --quiet",
+        more="Asks the /readyz of the process that the pid file names. Exits with 0 when it is well, else with 70.",
+    )
+    check.add_argument("--pidfile", metavar="PATH", required=True, help="the node's pid file")
+    check.add_argument("--node", metavar="NAME", help="name to show (default: that of the pid file)")
+    check.add_argument("--logfile", metavar="PATH", help="log file to show")
+    check.add_argument("--liveness", action="store_true", help="look at the process only, not at whether work can flow")
+    check.add_argument("--quiet", action="store_true", help="print nothing: the exit code says it")
+    check.add_argument("--timeout", metavar="DURATION", default="5s", help="wait so long for its answer (default: 5s)")
+
+    diagnose = _command(
+        worker,
+        "diagnose",
+        "diagnose:run",
+        "find out why a node of this host does not start or does not work",
+        "stem worker diagnose --pidfile /var/run/stem/mail.pid --logfile /var/log/stem/mail.log",
+        more="Exits with 0 when nothing is wrong (warnings aside), else with 70.",
+    )
+    _add_process_files(diagnose)
+    diagnose.add_argument("--timeout", metavar="DURATION", default="5s", help="for each question to a store (default: 5s)")
+
+
+def _add_process_files(parser: CommandParser) -> None:
+    parser.add_argument("--pidfile", metavar="PATH", help="the node's pid file")
+    parser.add_argument("--logfile", metavar="PATH", help="the node's log file")
+    _add_environment_file(parser)
+
+
+def _add_environment_file(parser: CommandParser) -> None:
+    parser.add_argument("--env-file", metavar="FILE", help="file of KEY=VALUE lines, which go before the environment")
 
 
 def _add_dead_letter_changes(dlq: Any) -> None:
@@ -265,6 +420,23 @@ def _add_health(commands: Any) -> None:
     )
 
 
+def _add_doctor(commands: Any) -> None:
+    doctor = _command(
+        commands,
+        "doctor",
+        "doctor:run",
+        "look at everything that can be wrong, and say what to do",
+        "stem doctor",
+        "stem doctor --app shop.tasks:app --json",
+        "stem doctor --pidfile /var/run/stem/mail.pid --env-file /etc/shop/stem.env",
+        more="What `stem health` and `stem worker diagnose` know, and: versions, leases against the time a node takes to leave, "
+        "queues that nobody works on, workers that are not ready, dead letters. With --app the application is imported, too. "
+        "Exits with 0 when nothing is wrong (warnings aside), else with 70.",
+    )
+    _add_process_files(doctor)
+    doctor.add_argument("--timeout", metavar="DURATION", default="5s", help="for each question to a store (default: 5s)")
+
+
 def _add_bench(commands: Any) -> None:
     bench = _command(
         commands,
@@ -282,6 +454,24 @@ def _add_bench(commands: Any) -> None:
         "--tasks", metavar="N", type=int, dest="count", help="tasks of a throughput measurement (default: 20000; quick: 4000)"
     )
     bench.add_argument("--quick", action="store_true", help="one round with few tasks: a first impression, in half a minute")
+
+
+def _add_completion(commands: Any) -> None:
+    completion = _command(
+        commands,
+        "completion",
+        "completion:run",
+        "print a script that completes commands in a shell",
+        "stem completion bash > ~/.local/share/bash-completion/completions/stem",
+        "stem completion zsh > ~/.zfunc/_stem",
+        "stem completion fish > ~/.config/fish/completions/stem.fish",
+        "stem completion bash --program stem-node > ~/.local/share/bash-completion/completions/stem-node",
+        more="zsh needs `fpath+=~/.zfunc` before compinit in ~/.zshrc.",
+    )
+    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
+    completion.add_argument(
+        "--program", choices=PROGRAMS, metavar="NAME", default="stem", help="the command to complete: " + ", ".join(PROGRAMS)
+    )
 
 
 def _add_paging(parser: CommandParser) -> None:
@@ -408,6 +598,7 @@ def build_node_parser() -> CommandParser:
     operation.add_argument(
         "--admin", metavar="HOST:PORT", help="where /livez, /readyz and /metrics are (default: 127.0.0.1:9808); off"
     )
+    operation.add_argument("--pidfile", metavar="PATH", help="file that names its process, for `stem worker healthcheck`")
     operation.add_argument("--log-level", "-l", metavar="LEVEL", help="debug, info, warning, error or critical (default: info)")
     operation.add_argument(
         "--log-format", metavar="FORMAT", help="pretty, plain or json (default: pretty on a terminal, else json)"
@@ -422,3 +613,95 @@ def build_node_parser() -> CommandParser:
     operation.add_argument("--config", metavar="FILE", help="TOML file with settings (STEM_CONFIG)")
     operation.add_argument("--version", action=_Version)
     return parser
+
+
+# ---------------------------------------------------------------- stem-chaos
+
+
+def build_chaos_parser() -> CommandParser:
+    """The parser of `stem-chaos`. The namespace holds `handler`, the name of a function of `stem_chaos.command`, or None."""
+    parser = CommandParser(
+        prog="stem-chaos",
+        description="Run tasks while faults are injected, and find out whether Stem keeps its promises here.",
+        epilog=_example("stem-chaos run smoke", "stem-chaos run upgrade --broker redis://staging:6379/0")
+        + "\n\nExits with 0 when every promise held, 1 when one was broken, 64 when the command line is wrong, 70 when it could "
+        "not run.",
+    )
+    _add_chaos_options(parser, suppress=False)
+    parser.set_defaults(handler=None, parser=parser)
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+    _add_chaos_run(commands)
+    _chaos_command(commands, "list", "list_all", "list suites, faults and workloads", "stem-chaos list")
+    check = _chaos_command(
+        commands,
+        "check",
+        "check",
+        "judge a run's history once more",
+        "stem-chaos check stem-chaos-runs/20250131-080000-smoke-7",
+        more="Also that of a run which was interrupted. Exits as `run` does.",
+    )
+    check.add_argument("history", metavar="HISTORY", help="directory of the run")
+    report = _chaos_command(
+        commands,
+        "report",
+        "report",
+        "write a run's reports once more",
+        "stem-chaos report stem-chaos-runs/20250131-080000-smoke-7",
+        more="Writes report.json, report.xml (JUnit) and report.html into the run's directory. "
+        "Exits with 0 whatever the verdict is.",
+    )
+    report.add_argument("history", metavar="HISTORY", help="directory of the run")
+    return parser
+
+
+def _add_chaos_run(commands: Any) -> None:
+    run = _chaos_command(
+        commands,
+        "run",
+        "run",
+        "run a suite and print its verdict",
+        "stem-chaos run smoke --broker redis",
+        "stem-chaos run smoke --schedule kill-executor/1s,freeze-broker/20s:5s --replay 7",
+        "stem-chaos run soak --for 2h --app shop.tasks:app --workload staging.toml",
+        "stem-chaos run upgrade --from 0.1.0",
+        more="Nodes are started here, for the time of the run. A bare name starts a broker of the run's own; on one that is "
+        "named by its URL the run keeps to a namespace of its own, or a file of its own beside the one named, and removes it at "
+        "the end.",
+    )
+    run.add_argument("suite", metavar="SUITE", help="what to run; `stem-chaos list` names them")
+    run.add_argument("--broker", metavar="URL|sqlite|redis", default="sqlite", help="where tasks wait (default: sqlite)")
+    run.add_argument(
+        "--schedule", metavar="TEXT", help="other faults than the suite's: FAULT/EVERY[:FOR], with commas between them"
+    )
+    seeds = run.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", metavar="N", type=int, help="what chance begins with (default: another each time, and printed)")
+    seeds.add_argument(
+        "--replay", metavar="SEED", type=int, dest="seed", help="repeat tasks and faults of the run with this seed"
+    )
+    run.add_argument(
+        "--for", metavar="DURATION", dest="duration", help="inject faults for so long, such as 2h (default: the suite's)"
+    )
+    run.add_argument("--app", "-A", metavar="MODULE:APP", help="run your own tasks, of this application; needs --workload")
+    run.add_argument("--workload", metavar="FILE", help="which of them, how often: TOML, or JSON lines (.jsonl); needs --app")
+    run.add_argument(
+        "--from",
+        metavar="VERSION|WHEEL",
+        dest="old",
+        help="begin with nodes of this version: a wheel, a version, or a git commit",
+    )
+    run.add_argument("--directory", metavar="DIR", help="keep the run here (default: a new one below stem-chaos-runs)")
+
+
+def _chaos_command(commands: Any, name: str, handler: str, summary: str, *examples: str, more: str = "") -> CommandParser:
+    description = f"{_sentence(summary)} {more}".strip()
+    parser: CommandParser = commands.add_parser(name, help=summary, description=description, epilog=_example(*examples))
+    _add_chaos_options(parser, suppress=True)
+    parser.set_defaults(handler=handler, parser=parser)
+    return parser
+
+
+def _add_chaos_options(parser: argparse.ArgumentParser, suppress: bool) -> None:
+    switch = argparse.SUPPRESS if suppress else False
+    parser.add_argument("--json", action="store_true", default=switch, help="print JSON instead of text")
+    parser.add_argument("--no-color", action="store_true", default=switch, help="no colours (so does NO_COLOR)")
+    parser.add_argument("--version", action=_Version)

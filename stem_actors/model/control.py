@@ -49,13 +49,17 @@ class ControlCommand:
 
 @dataclass(frozen=True, slots=True)
 class ControlReply:
-    """What a worker answers. `status` is `ok` or `error`; `error` then holds `message`, and `detail` or `stack` perhaps."""
+    """What a worker answers. `status` is `ok` or `error`; `error` then holds `message`, and `detail` or `stack` perhaps.
+
+    `incarnation` tells two workers apart that share a name.
+    """
 
     request_id: str
     worker_id: str
     status: str = "ok"
     payload: Mapping[str, Any] = field(default_factory=dict)
     error: Mapping[str, Any] | None = None
+    incarnation: str | None = None
 
 
 def broadcast_channel(namespace: str) -> str:
@@ -106,6 +110,7 @@ def encode_reply(reply: ControlReply) -> bytes:
             "status": reply.status,
             "payload": dict(reply.payload),
             "error": None if reply.error is None else dict(reply.error),
+            "incarnation": reply.incarnation,
         }
     )
 
@@ -120,9 +125,9 @@ def decode_reply(raw: bytes) -> ControlReply:
             "payload": dict(payload),
             **rest,
         }:
-            error = rest.get("error")
-            if isinstance(error, dict | None):
-                return ControlReply(request_id, worker_id, status, payload, error)
+            error, incarnation = rest.get("error"), rest.get("incarnation")
+            if isinstance(error, dict | None) and isinstance(incarnation, str | None):
+                return ControlReply(request_id, worker_id, status, payload, error, incarnation)
     raise MalformedMessage("malformed", "the control message is no reply")
 
 

@@ -132,7 +132,7 @@ def test_a_node_is_reached_from_another_directory(
 def test_a_worker_answers_a_ping(shared_place: Place, node: RunningNode) -> None:
     reply = shared_place.ask_worker("n1-1", "ping", {})
     assert (reply.worker_id, reply.status) == ("n1-1", "ok")
-    assert isinstance(reply.payload["timestamp"], int)
+    assert reply.payload["queue"] == "default"
 
 
 def test_a_worker_kills_no_actor_of_its_own_unless_it_was_started_for_chaos(shared_place: Place, node: RunningNode) -> None:
@@ -158,7 +158,7 @@ def test_a_node_for_chaos_says_which_actor_it_does_not_have(place: Place) -> Non
 def test_a_worker_that_was_told_to_shut_down_leaves_and_is_replaced(place: Place) -> None:
     node = place.start()
     worker = node.worker()
-    assert place.ask_worker("n1-1", "shutdown", {"mode": "warm"}).payload == {"status": "initiated", "mode": "warm"}
+    assert place.ask_worker("n1-1", "shutdown", {"mode": "warm"}).payload["status"] == "initiated"
     eventually(lambda: node.metric("stem_actor_restarts_total", actor="worker", reason="normal") == 1, hint="its restart")
     node.wait_ready()
     assert node.worker() != worker
