@@ -6,12 +6,13 @@ where it is kept the broker's.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -101,6 +102,7 @@ class Client:
         self._around: list[AroundSync] = []
         self._opening = threading.Lock()
         self._session: _Session | None = None
+        self._detour: _Detour | None = None
 
     @property
     def stores(self) -> Stores:
@@ -239,26 +241,59 @@ class Client:
 
     def revoke(self, task_ids: Sequence[str], terminate: bool = False, reason: str | None = None) -> None:
         """Ask for tasks to be cancelled. Durable when it returns; workers are told at once, and find out within 10 s at worst."""
+        stored = self.store_revocations(task_ids, terminate, reason)
         stores = self._open().stores
-        now = stores.broker.now()  # workers judge by the server's clock, whatever ours says
-        requester = f"{os.uname().nodename}:{os.getpid()}"
-        wanted = [Revocation(task_id, terminate, reason, requester, now, now + REVOCATION_TTL) for task_id in task_ids]
-        stored = stores.revocations.upsert_all(wanted)
-        payload = {
-            "namespace": self._channels,
-            "requester": requester,
-            "revocations": [pack_revocation(revocation) for revocation in stored],
-        }
-        command = ControlCommand(new_task_id(), "revoke", payload=payload, expires_at=now + COMMAND_TTL)
+        expires_at = stores.broker.now() + COMMAND_TTL
+        command = ControlCommand(new_task_id(), "revoke", payload=self.revoke_payload(stored), expires_at=expires_at)
         try:
             stores.control.send(broadcast_channel(self._channels), encode_command(command), COMMAND_TTL)
         except BrokerUnavailable as error:
             # It is stored, and that is what counts: every worker looks there by itself.
             _logger.warning("workers could not be told of a revocation and will find it in the store: %s", error)
 
+    def store_revocations(
+        self,
+        task_ids: Sequence[str],
+        terminate: bool = False,
+        reason: str | None = None,
+        requester: str | None = None,
+        lasts: float | None = None,
+    ) -> list[Revocation]:
+        """Write down that tasks are revoked, for `lasts` seconds (default: 7 days), and tell nobody yet."""
+        stores = self._open().stores
+        now = stores.broker.now()  # workers judge by the server's clock, whatever ours says
+        until = now + (REVOCATION_TTL if lasts is None else lasts)
+        by = requester or _this_process()
+        return stores.revocations.upsert_all([Revocation(task_id, terminate, reason, by, now, until) for task_id in task_ids])
+
+    def revoke_payload(self, stored: Sequence[Revocation], requester: str | None = None) -> dict[str, Any]:
+        """What a `revoke` command says of revocations that are stored."""
+        return {
+            "namespace": self._channels,
+            "requester": requester or _this_process(),
+            "revocations": [pack_revocation(revocation) for revocation in stored],
+        }
+
     # ------------------------------------------------------------ stores
 
+    @contextlib.contextmanager
+    def diverted(
+        self, connect: Callable[[Hashable], Stores], who: Callable[[], Hashable], clock: Clock, pause: Callable[[float], None]
+    ) -> Iterator[None]:
+        """Work on other stores and by another clock for as long as the block lasts: for simulations, on one thread.
+
+        `who` says which of the processes that are played asks; each has stores and a sender of its own, as real ones have.
+        """
+        kept = self._clock, self._detour
+        self._clock, self._detour = clock, _Detour(connect, who, clock, self._patience, pause)
+        try:
+            yield
+        finally:
+            self._clock, self._detour = kept
+
     def _open(self) -> _Session:
+        if self._detour is not None:
+            return self._detour.session()
         session = self._session
         if session is not None and session.process == os.getpid():
             return session
@@ -285,6 +320,30 @@ class _Session:
 
 
 _inherited: list[_Session] = []
+
+
+class _Detour:
+    """Sessions by who asks, in place of the client's own."""
+
+    def __init__(
+        self,
+        connect: Callable[[Hashable], Stores],
+        who: Callable[[], Hashable],
+        clock: Clock,
+        patience: float,
+        pause: Callable[[float], None],
+    ) -> None:
+        self._connect = connect
+        self._who = who
+        self._sending = clock, patience, pause
+        self._sessions: dict[Hashable, _Session] = {}
+
+    def session(self) -> _Session:
+        who = self._who()
+        if who not in self._sessions:
+            stores = self._connect(who)
+            self._sessions[who] = _Session(os.getpid(), stores, _Sender(stores, *self._sending))
+        return self._sessions[who]
 
 
 class _Sender:
@@ -334,3 +393,7 @@ def _bulk_error(ids: Sequence[str], start: int, error: StemError) -> BulkEnqueue
         unknown,
         missing,
     )
+
+
+def _this_process() -> str:
+    return f"{os.uname().nodename}:{os.getpid()}"

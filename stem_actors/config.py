@@ -122,6 +122,12 @@ def _read_boolean(text: str) -> bool:
     return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
 
 
+def _read_path(text: str) -> str:
+    if "\0" in text:
+        raise ValueError(text)
+    return text
+
+
 def _read_word(text: str) -> str:
     if not _WORD.fullmatch(text):
         raise ValueError(text)
@@ -160,6 +166,13 @@ def _read_app(text: str) -> str:
     return text
 
 
+def _read_function(text: str) -> str:
+    module, _, function = text.partition(":")
+    if not _PYTHON_NAME.fullmatch(module) or not function.isidentifier():
+        raise ValueError(text)
+    return text
+
+
 def _read_address(text: str) -> str:
     if text.lower() == "off":
         return "off"
@@ -181,6 +194,7 @@ def _join(words: tuple[str, ...]) -> str:
 
 _SCHEME_LIST = ", ".join(f"{scheme}://" for scheme in SCHEMES)
 BOOLEAN = Grammar("true, 1, yes, false, 0 or no", _read_boolean, lambda value: "true" if value else "false")
+PATH = Grammar("the path of a file", _read_path)
 WORD = Grammar("a name: 1 to 128 letters, digits or _ . : -", _read_word)
 WORDS = Grammar("names with commas between them, each of 1 to 128 letters, digits or _ . : -", _read_words, _join)
 MODULES = Grammar("Python modules with commas between them", _read_modules, _join)
@@ -194,6 +208,7 @@ SIZE = Grammar(
 )
 BACKEND = Grammar(f"{RESULTS_OFF}, or {URL.wanted}", _read_backend, masked_url)
 APP = Grammar("MODULE or MODULE:ATTRIBUTE, such as shop.tasks:app", _read_app)
+FUNCTION = Grammar("MODULE:FUNCTION", _read_function)
 ADDRESS = Grammar("HOST:PORT or off", _read_address)
 
 
@@ -308,11 +323,16 @@ class Settings:
     accept_data_loss: bool = _setting(
         BOOLEAN, "work on a Redis that drops tasks when its memory is full", False, "--accept-data-loss"
     )
+    tls_ca_cert: str | None = _setting(PATH, "file with the authorities to trust over TLS (default: the system's)", None)
+    tls_client_cert: str | None = _setting(PATH, "our certificate, for servers that ask for one; needs its key", None)
+    tls_client_key: str | None = _setting(PATH, "the key of our certificate", None)
+    tls_allow_insecure: bool = _setting(BOOLEAN, "do not verify certificates; for debugging", False)
     max_payload_bytes: int = _setting(integer(1024, 1 << 30), "size of an encoded message or result at most", 262_144)
 
     admin: str = _setting(
         ADDRESS, "where the node serves /livez, /readyz and /metrics; port 0: any; off", "127.0.0.1:9808", "--admin"
     )
+    pidfile: str | None = _setting(PATH, "file that names the node's process, for `stem worker healthcheck`", None, "--pidfile")
     metrics_max_tasks: int = _setting(integer(0), "task names with metrics of their own; others are counted together", 200)
     log_level: str = _setting(
         choice("debug", "info", "warning", "error", "critical"), "what is logged at least", "info", "--log-level -l"
@@ -324,6 +344,9 @@ class Settings:
         "--log-format",
     )
     enable_chaos: bool = _setting(BOOLEAN, "obey commands that kill actors", False, "--enable-chaos")
+    chaos_probe: str | None = _setting(
+        FUNCTION, "gets the stores of a worker and puts others in their place; obeyed only where chaos is enabled", None
+    )
 
     @property
     def results_are_off(self) -> bool:

@@ -7,7 +7,8 @@ registry serves `/metrics`. Label values are bounded: queues, tasks, outcomes, r
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
@@ -102,16 +103,16 @@ class Tally:
     def observe(self, name: str, value: float, *labels: str) -> None:
         self.observe_all(name, (value,), *labels)
 
-    def observe_all(self, name: str, values: Iterable[float], *labels: str) -> None:
+    def observe_all(self, name: str, values: Sequence[float], *labels: str) -> None:
         """Put values into the buckets of one histogram."""
         bounds = TABLE[name].buckets
         cells = self._histograms.get((name, labels))
         if cells is None:
             cells = self._histograms[name, labels] = [0.0] * (len(bounds) + 3)
-        for value in values:
-            cells[bisect_left(bounds, value)] += 1
-            cells[-2] += 1
-            cells[-1] += value
+        for cell, count in Counter([bisect_left(bounds, value) for value in values]).items():
+            cells[cell] += count
+        cells[-2] += len(values)
+        cells[-1] += sum(values)
 
     def snapshot(self) -> tuple[dict[Key, float], dict[Key, list[float]]]:
         """Copies, each consistent in itself."""

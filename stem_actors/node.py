@@ -29,6 +29,7 @@ from stem_actors.executors.application import ApplicationSource
 from stem_actors.exposition import NodeMetrics
 from stem_actors.logs import set_up_logging
 from stem_actors.reload import watch_sources
+from stem_actors.sd_notify import InitSystem
 from stem_actors.supervision.child import Backoff, ChildSpec, Intensity, Restart
 from stem_actors.supervision.events import ChildExited, ChildRestarted, Event, SupervisorFailed
 from stem_actors.supervision.process import process
@@ -43,6 +44,8 @@ _logger = logging.getLogger("stem.node")
 
 _OK, _USAGE, _FAILURE = 0, 64, 70
 _SILENT = 5.0
+_STILL = 10.0
+"""Seconds after which a loop that turns each second, were it well, counts as stuck."""
 _LAST_LOOKS = 2.0
 _ORPHANS_COME_FOR = 10.0
 """Seconds after a worker's end in which what its tasks had started is looked for: it comes to us generation by generation."""
@@ -92,6 +95,9 @@ class Node:
         self._changed: list[str] = []  # sources, since the last look
         self._has_ended = threading.Event()
         self._tree: Tree | None = None
+        self._turned_at = self._tree_moved_at = time.monotonic()
+        self._tree_moves = 0
+        self._init = InitSystem.from_environ(os.environ)
 
     def run(self) -> int:
         become_subreaper()
@@ -116,6 +122,7 @@ class Node:
             if admin is not None:
                 admin.close()
             self._end_orphans()
+            self._init.close()
         self._adopt_fresh()
         self._listen(timeout=0)
         code = _OK if self._exit_code is None else self._exit_code
@@ -133,6 +140,7 @@ class Node:
             self._adopt_fresh()
             self._obey_signals(tree)
             self._look_for_orphans()
+            self._look_at_ourselves(tree)
             if time.monotonic() - last_tick >= 1.0:
                 last_tick = time.monotonic()
                 self._tick(tree)
@@ -196,6 +204,20 @@ class Node:
                 view.silent_ticks = 0
                 tree.directory.kill(worker_id)
 
+    def _look_at_ourselves(self, tree: Tree) -> None:
+        """Note what moves, for `/livez`, and tell the init system what it and `/readyz` say."""
+        self._turned_at = now = time.monotonic()
+        if tree.moves != self._tree_moves:
+            self._tree_moves, self._tree_moved_at = tree.moves, now
+        if not self._init.is_listening:
+            return
+        readiness = self._readyz()
+        if readiness.is_good:
+            self._init.ready()
+        self._init.status(_summary(readiness))
+        if self._livez().is_good:
+            self._init.alive(now)
+
     # ------------------------------------------------------------ leaving
 
     def _on_signal(self, number: int, _frame: object) -> None:
@@ -220,6 +242,7 @@ class Node:
     def _leave(self, tree: Tree, mode: ShutdownMode) -> None:
         _logger.info("node %s leaves (%s)", self._settings.name, mode.name.lower())
         is_first, self._mode = self._mode is None, mode
+        self._init.stopping(self._longest_leave)
         for view in self._workers.values():
             if view.process is not None:
                 view.process.shut_down(mode)
@@ -245,6 +268,11 @@ class Node:
 
     # ------------------------------------------------------------ workers
 
+    @property
+    def _longest_leave(self) -> float:
+        """Seconds within which a worker that was told to leave is gone, one way or the other."""
+        return self._settings.drain_timeout + self._settings.soft_grace_period + 15.0
+
     def _spec(self, worker_id: str) -> ChildSpec:
         settings = self._settings
         is_restless = settings.enable_chaos or settings.reload
@@ -252,7 +280,7 @@ class Node:
             worker_id,
             process(partial(self._start_worker, worker_id)),
             restart=Restart.TRANSIENT if settings.burst else Restart.PERMANENT,
-            stop_deadline=settings.drain_timeout + settings.soft_grace_period + 15.0,
+            stop_deadline=self._longest_leave,
             backoff=Backoff(initial=0.1, maximum=5.0 if settings.reload else 10.0),
             intensity=Intensity(restarts=1000 if is_restless else 10, period=60.0),
         )
@@ -325,8 +353,11 @@ class Node:
         return admin
 
     def _livez(self) -> Health:
-        is_alive = self._tree is not None and self._tree.wait(0) is None
-        return Health({"node": [] if is_alive else ["its supervision tree has ended"]})
+        if self._tree is None or self._tree.wait(0) is not None:
+            return Health({"node": ["its supervision tree has ended"]})
+        now = time.monotonic()
+        ages = {"main thread": now - self._turned_at, "supervisor": now - self._tree_moved_at}
+        return Health({"node": [f"its {part} has not moved for {age:.0f} s" for part, age in ages.items() if age > _STILL]})
 
     def _readyz(self) -> Health:
         now = time.monotonic()
@@ -347,6 +378,11 @@ class Node:
     def _wake(self) -> None:
         with contextlib.suppress(OSError):
             os.eventfd_write(self._wake_fd, 1)
+
+
+def _summary(health: Health) -> str:
+    """In one line: ready, or the first reason why not."""
+    return next((f"{part}: {reasons[0]}" for part, reasons in health.reasons.items() if reasons), "ready")
 
 
 def become_subreaper() -> None:

@@ -7,6 +7,8 @@ the process ends; everything else is an actor.
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import logging
 import os
 import queue
@@ -31,6 +33,7 @@ from stem_actors.actors.housekeeper import Housekeeper
 from stem_actors.actors.lease_renewer import LeaseRenewer
 from stem_actors.actors.reconnect import Reconnect
 from stem_actors.actors.revoke_listener import RevokeListener
+from stem_actors.actors.server_clock import ServerClock
 from stem_actors.actors.settler import Settler
 from stem_actors.actors.vitals import Vitals
 from stem_actors.adapters import is_same_place, open_configured
@@ -65,6 +68,10 @@ _SWITCH_INTERVAL = 0.0005
 """Seconds a thread keeps the interpreter while another wants it: a tenth of Python's default, since an actor that comes back from
 a read, a write or a commit should not wait for the end of another's computing. Worth a tenth of the throughput."""
 
+_NEW_OBJECTS = 20_000
+"""New objects between two looks of the garbage collector: a task's values make no cycles, and at Python's default of 700 it looks
+through all that is in flight after every few tasks. Worth a fifteenth of the processor time of a task."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerOrders:
@@ -87,6 +94,7 @@ class Worker:
     """One worker. `run` belongs to the thread that is to start executors; `shut_down` may be called from any.
 
     `publish` gets a status each second, in an actor's thread; `fatal` the reason, before a run ends with another code than 0.
+    `incarnation`: who this worker is among all there ever were (default: a new one).
     `inline`: run the tasks of this application, in threads of this process, instead of starting executors.
     """
 
@@ -98,13 +106,14 @@ class Worker:
         fatal: Callable[[str], None] = lambda text: None,
         clock: Clock | None = None,
         inline: Application | None = None,
+        incarnation: str | None = None,
     ) -> None:
         self._orders = orders
         self._stores = stores
         self._publish = publish
         self._fatal = fatal
         self._clock = clock or SystemClock()
-        self._holder = new_incarnation(orders.worker_id)
+        self._holder = incarnation or new_incarnation(orders.worker_id)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._modes: queue.SimpleQueue[m.ShutdownMode] = queue.SimpleQueue()
         self._mode: m.ShutdownMode | None = None
@@ -283,6 +292,7 @@ class Worker:
         prefetch = settings.concurrency * settings.prefetch_multiplier
         limits = Limits(settings.max_deliveries, settings.unregistered_max_deliveries)
         vitals = Vitals()
+        server_clock = ServerClock(clock, stores.broker)
         tally = self._tally
         for name in (m.SETTLER, m.LEASE_RENEWER, m.EXECUTOR_POOL, m.CONSUMER, m.HOUSEKEEPER, m.REVOKE_LISTENER, "supervisor"):
             tally(name)
@@ -337,10 +347,10 @@ class Worker:
             return LeaseRenewer(context, stores.broker, worker, reconnect(m.LEASE_RENEWER), vitals, tally(m.LEASE_RENEWER))
 
         def executor_pool(context: Any) -> ExecutorPool:
-            return ExecutorPool(context, pool_settings, self, tally(m.EXECUTOR_POOL), clock.now)
+            return ExecutorPool(context, pool_settings, self, tally(m.EXECUTOR_POOL), clock.now, server_clock.now)
 
         def consumer(context: Any) -> Consumer:
-            return Consumer(context, stores.broker, queues, holder, decode, reconnect(m.CONSUMER), vitals)
+            return Consumer(context, stores.broker, queues, holder, decode, reconnect(m.CONSUMER), vitals, server_clock)
 
         def housekeeper(context: Any) -> Housekeeper:
             return Housekeeper(
@@ -364,7 +374,7 @@ class Worker:
                 self._publish,
                 lambda reason: self.end(_FAILURE, reason),
                 self._mailbox_depths,
-                clock.now,
+                server_clock,
             )
 
         def revoke_listener(context: Any) -> RevokeListener:
@@ -373,11 +383,13 @@ class Worker:
                 stores.revocations,
                 stores.control,
                 worker,
+                holder,
                 settings.channel_namespace,
-                clock.now,
+                server_clock.now,
                 reconnect(m.REVOKE_LISTENER),
                 self.shut_down,
                 settings.enable_chaos,
+                vitals,
             )
 
         def burst_watch(context: Any) -> BurstWatch:
@@ -420,6 +432,8 @@ def _run_process(sock: socket.socket) -> int:
     from stem_actors.logs import set_up_logging
 
     sys.setswitchinterval(_SWITCH_INTERVAL)
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECTS)
     unpacker = msgpack.Unpacker(strict_map_key=False)
     wire = _first_frame(sock, unpacker)
     if wire is None:
@@ -432,8 +446,9 @@ def _run_process(sock: socket.socket) -> int:
         with sending, contextlib.suppress(OSError):  # a node that is gone is noticed by reading
             sock.sendall(msgpack.packb(frame, datetime=True))
 
+    incarnation = new_incarnation(orders.worker_id)
     try:
-        stores = open_configured(orders.settings, SystemClock())
+        stores = _probed(orders.settings, open_configured(orders.settings, SystemClock()), incarnation)
         with contextlib.suppress(BrokerUnavailable, StorageFull):  # states, not failures: the worker waits for their end
             stores.control.cursor(())
             if stores.results is not None:
@@ -446,6 +461,7 @@ def _run_process(sock: socket.socket) -> int:
         stores,
         publish=lambda status: send("status", list(status.reasons), status.gauges, status.growth, status.snapshot),
         fatal=lambda text: send("fatal", text),
+        incarnation=incarnation,
     )
     worker.watch(sock, lambda: _hear_node(worker, sock, unpacker))
     _obey_node(worker, unpacker)  # what came with the first frame
@@ -455,6 +471,18 @@ def _run_process(sock: socket.socket) -> int:
     finally:
         stores.close()
         sys.stderr.flush()
+
+
+def _probed(settings: Settings, stores: Stores, incarnation: str) -> Stores:
+    """What the chaos probe makes of the stores, where there is one and chaos is enabled."""
+    if settings.chaos_probe is None or not settings.enable_chaos:
+        return stores
+    module, _, function = settings.chaos_probe.partition(":")
+    try:
+        probe: Callable[[Stores, str], Stores] = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"STEM_CHAOS_PROBE is {settings.chaos_probe!r}, and that cannot be imported: {error}") from error
+    return probe(stores, incarnation)
 
 
 def _first_frame(sock: socket.socket, unpacker: msgpack.Unpacker) -> Any:

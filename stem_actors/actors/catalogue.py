@@ -30,9 +30,7 @@ class Catalogue:
 
     def __init__(self, wire: Mapping[str, Any] | None = None) -> None:
         self._tasks = {entry["name"]: _facts(entry) for entry in (wire or {}).get("tasks", ())}
-
-    def find(self, name: str) -> TaskFacts | None:
-        return self._tasks.get(name)
+        self.find = self._tasks.get
 
     @property
     def has_async(self) -> bool:
@@ -45,6 +43,8 @@ class Catalogue:
 
 def limits_of(delivery: Delivery, facts: TaskFacts) -> tuple[float | None, float | None]:
     """Soft and hard limit of one delivery: what a retry changed, else what the call said, else the task's own."""
+    if not delivery.envelope.meta and not delivery.state.overrides:
+        return facts.soft_time_limit, facts.hard_time_limit
     return (
         _limit(delivery, "stem.softTimeLimitMs", facts.soft_time_limit),
         _limit(delivery, "stem.timeLimitMs", facts.hard_time_limit),

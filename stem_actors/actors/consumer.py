@@ -9,6 +9,7 @@ from typing import TypeAlias, assert_never
 
 from stem_actors.actors import messages as m
 from stem_actors.actors.reconnect import Reconnect
+from stem_actors.actors.server_clock import ServerClock
 from stem_actors.actors.vitals import Vitals
 from stem_actors.errors import BrokerUnavailable, MalformedMessage, StorageFull
 from stem_actors.model.delivery import Delivery, Handout, State
@@ -55,6 +56,7 @@ class Consumer(StemActor):
         decode: DecodeDelivery,
         reconnect: Reconnect,
         vitals: Vitals,
+        server_clock: ServerClock,
     ) -> None:
         super().__init__(context)
         self._broker = broker
@@ -63,6 +65,7 @@ class Consumer(StemActor):
         self._decode = decode
         self._reconnect = reconnect
         self._vitals = vitals
+        self._server_clock = server_clock
         self._intake: Intake | None = None
         self._credit = 0
         self._must_recover = True
@@ -117,11 +120,12 @@ class Consumer(StemActor):
         self._vitals.received_at = self.clock.monotonic()
         if handouts:
             self._credit -= len(handouts)
-            self.tell(m.EXECUTOR_POOL, m.Deliver(self._jobs(handouts)))
+            self._deliver(handouts)
         if self._credit > 0:
             self._schedule()
 
     def _look_for_held(self) -> None:
+        self._server_clock.compare()
         held = self._broker.held(self._holder)
         if held:
             self.tell(m.EXECUTOR_POOL, m.Held([handout.lease.token for handout in held]))
@@ -136,22 +140,26 @@ class Consumer(StemActor):
             return
         if held:
             _logger.warning("taking up %d deliveries that nobody here knew of", len(held))
-            self.tell(m.EXECUTOR_POOL, m.Deliver(self._jobs(held), recovered=True))
+            self._deliver(held, recovered=True)
 
-    def _jobs(self, handouts: Sequence[Handout]) -> list[m.Job]:
-        return [self._job(handout) for handout in handouts]
-
-    def _job(self, handout: Handout) -> m.Job:
-        """Whatever is wrong with one message becomes that one's outcome."""
-        try:
-            delivery = self._decode(handout)
-        except MalformedMessage as error:
-            _logger.warning("queue %s holds a message that cannot be read: %s", handout.lease.queue, error)
-            return m.Job(_unreadable(handout), Rejected(error.reason, ErrorInfo("Malformed", str(error))))
-        outcome: Outcome | None = None
-        if delivery.envelope.expires_at is not None and delivery.envelope.expires_at <= self._broker.now():
-            outcome = Expired()
-        return m.Job(delivery, outcome)
+    def _deliver(self, handouts: Sequence[Handout], recovered: bool = False) -> None:
+        """Decode and hand over; whatever is wrong with one message becomes that one's outcome."""
+        decode = self._decode
+        deliveries: list[Delivery] = []
+        judged: list[tuple[Delivery, Outcome]] = []
+        for handout in handouts:
+            try:
+                delivery = decode(handout)
+            except MalformedMessage as error:
+                _logger.warning("queue %s holds a message that cannot be read: %s", handout.lease.queue, error)
+                judged.append((_unreadable(handout), Rejected(error.reason, ErrorInfo("Malformed", str(error)))))
+                continue
+            expires_at = delivery.envelope.expires_at
+            if expires_at is not None and expires_at <= self._server_clock.now():
+                judged.append((delivery, Expired()))
+            else:
+                deliveries.append(delivery)
+        self.tell(m.EXECUTOR_POOL, m.Deliver(deliveries, judged, recovered))
 
 
 def _unreadable(handout: Handout) -> Delivery:

@@ -7,14 +7,14 @@ lives in the pool's thread, and what its descriptors and timers have to say come
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stem_actors.actors.catalogue import Catalogue
 from stem_actors.actors.slots import Slot
 from stem_actors.clock import Clock
-from stem_actors.executors.frames import Handed
+from stem_actors.executors.frames import Frame, Handed
 from stem_actors.executors.process import ExecutorProcess
 from stem_actors.executors.sessions import kill_session
 from stem_actors.executors.vital_signs import read_vital_signs
@@ -240,15 +240,16 @@ class Crew:
         if not process.wants_to_write:
             self._actor.unwatch(process.sock.fileno(), write=True)
 
-    def read(self, slot: Slot, process: ExecutorProcess) -> Iterator[list[Any]]:
+    def read(self, slot: Slot, process: ExecutorProcess) -> list[Frame]:
         """The frames that an executor sent. One whose stream is closed or garbled is of no use any more."""
         if slot.process is not process:
-            return
+            return []
         try:
-            yield from process.receive()
+            return list(process.receive())
         except EOFError:
             self._actor.unwatch(process.sock.fileno())
             self._actor.after(_DYING, Silenced(slot, process))
+            return []
 
     def silenced(self, slot: Slot, process: ExecutorProcess) -> None:
         """Nothing can come from it any more; unless it was about to die, it has to."""
@@ -298,12 +299,13 @@ class Crew:
             process.close()
             kill_session(process.pid, wall_clock)
 
-    def last_words(self, exited: Exited) -> Iterator[list[Any]]:
+    def last_words(self, exited: Exited) -> list[Frame]:
         """What a dead executor still reported."""
-        if exited.looks == 0 and exited.slot.process is exited.process:
-            self._actor.unwatch(exited.process.pidfd)
-            self._actor.unwatch(exited.process.sock.fileno())
-            yield from exited.process.drain()
+        if exited.looks > 0 or exited.slot.process is not exited.process:
+            return []
+        self._actor.unwatch(exited.process.pidfd)
+        self._actor.unwatch(exited.process.sock.fileno())
+        return list(exited.process.drain())
 
     def knows_cause(self, exited: Exited) -> bool:
         """Whether it is known how it ended; else this is asked again in a moment, and in the end answered anyhow."""

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeAlias, assert_never
 
 from stem_actors.actors import crew
 from stem_actors.actors import messages as m
-from stem_actors.actors.catalogue import Catalogue, TaskFacts, limits_of
+from stem_actors.actors.catalogue import Catalogue, limits_of
 from stem_actors.actors.executor_watch import ExecutorWatch
 from stem_actors.actors.flights import Flight, Flights, Stage
 from stem_actors.actors.outcomes import blamed, final, reported
@@ -26,7 +26,7 @@ from stem_actors.actors.pool_report import GetReport, PoolReport, describe
 from stem_actors.actors.run_watch import RunWatch
 from stem_actors.actors.slots import Slot
 from stem_actors.actors.waiting_line import WaitingLine
-from stem_actors.executors.frames import EndKind, FromExecutor, Handed, InterruptKind
+from stem_actors.executors.frames import ENDED, RETURNED, EndKind, Frame, FromExecutor, Handed, InterruptKind
 from stem_actors.executors.prediction import RunTimes
 from stem_actors.executors.process import ExecutorProcess
 from stem_actors.executors.vital_signs import read_vital_signs
@@ -58,6 +58,8 @@ _TICK = 0.05
 _TAKE_BACK_AFTER = 0.1
 _HOARDING_AFTER = 1.0
 _MOST_BYTES_AT_ONCE = 262_144  # an executor starts a task when all that was handed over with it has arrived
+_INSIDE, _ENDED = Stage.INSIDE, Stage.ENDED  # looked at for every task, see `flights.py`
+_RUNS_AGAIN = (Failed, RetryAsked)
 _RENEW_BELOW = 0.7  # of the visibility timeout left; with rounds each sixth of it, two renewals may fail before a lease lapses
 
 
@@ -160,12 +162,14 @@ class ExecutorPool(StemActor):
         host: PoolHost,
         tally: Tally,
         wall_clock: Callable[[], float] = time.time,
+        server_now: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(context)
         self._settings = settings
         self._host = host
         self._tally = tally
         self._now = wall_clock
+        self._server_now = server_now
         self._flights = Flights()
         self._line = WaitingLine()
         self._crew = crew.Crew(
@@ -175,7 +179,7 @@ class ExecutorPool(StemActor):
         self._executors = ExecutorWatch(self._crew, settings.visibility_timeout, settings.max_memory_per_executor)
         self._run_times = RunTimes()
         self._catalogue: Catalogue | None = None
-        self._uncatalogued: list[m.Job] = []
+        self._uncatalogued: list[m.Deliver] = []
         self._revoked: dict[str, Revocation] = {}
         self._acked: dict[int, Flight] = {}  # acknowledged or about to be, and not yet handed to an executor
         self._credit = 0
@@ -214,8 +218,8 @@ class ExecutorPool(StemActor):
                 self._dispatch()
             case m.Settled(answers):
                 self._settled(answers)
-            case m.Deliver(jobs, recovered):
-                self._deliver(jobs, recovered)
+            case m.Deliver(deliveries, judged, recovered):
+                self._deliver(deliveries, judged, recovered)
             case m.Held(tokens):
                 self._look_up(tokens)
             case _Tick():
@@ -270,42 +274,51 @@ class ExecutorPool(StemActor):
 
     # ------------------------------------------------------------ deliveries in
 
-    def _deliver(self, jobs: Sequence[m.Job], recovered: bool) -> None:
+    def _deliver(
+        self, deliveries: Sequence[Delivery], judged: Sequence[tuple[Delivery, Outcome]], recovered: bool = False
+    ) -> None:
         if not recovered:
-            self._credit -= len(jobs)
+            self._credit -= len(deliveries) + len(judged)
         if self._catalogue is None and self._shutdown is None:
-            self._uncatalogued += jobs  # until the first executor has said which tasks there are
+            self._uncatalogued.append(m.Deliver(deliveries, judged))  # until the first executor has said which tasks there are
             return
         now = self.clock.monotonic()
-        judged: list[tuple[Flight, Outcome]] = []
+        flights, line = self._flights, self._line
+        ended = [(flights.add(each, now), outcome) for each, outcome in judged if each.lease.token not in flights]
         announced: list[Delivery] = []
-        for job in jobs:
-            if job.delivery.lease.token in self._flights:
+        for delivery in deliveries:
+            if delivery.lease.token in flights:
                 continue
-            flight = self._flights.add(job.delivery, now)
-            outcome = job.outcome or self._judge(flight)
+            flight = flights.add(delivery, now)
+            outcome = self._judge(flight)
             if outcome is not None:
-                judged.append((flight, outcome))
-            elif self._settings.announces_redeliveries and job.delivery.state.delivery_count > 1:
+                ended.append((flight, outcome))
+            elif self._settings.announces_redeliveries and delivery.state.delivery_count > 1:
                 flight.stage = Stage.ANNOUNCING
-                announced.append(job.delivery)
+                announced.append(delivery)
             else:
-                self._line.add(flight)
-        self._finish(judged)
+                line.add(flight)
+        self._finish(ended)
         self._announce(announced)
         self._dispatch()
         self._keep_ticking()
 
+    def _deliver_uncatalogued(self) -> None:
+        waiting, self._uncatalogued = self._uncatalogued, []
+        for told in waiting:
+            self._deliver(told.deliveries, told.judged, recovered=True)
+
     def _judge(self, flight: Flight) -> Outcome | None:
         """What ends a delivery before it runs; else note its task's facts."""
-        delivery = flight.delivery
-        if self._shutdown is not None:
+        if self._shutdown is not None or self._catalogue is None:
             return Interrupted()
-        facts = self._facts(delivery)
+        facts = self._catalogue.find(flight.name)
         if facts is None:
             return Unregistered()
-        if delivery.envelope.id in self._revoked:
+        delivery = flight.delivery
+        if self._revoked and delivery.envelope.id in self._revoked:
             return self._revoked_outcome(delivery)
+        flight.policy = facts.policy
         flight.is_async = facts.is_async
         flight.soft_limit, flight.hard_limit = limits_of(delivery, facts)
         if not self._settings.enforces_hard_limits:
@@ -313,17 +326,17 @@ class ExecutorPool(StemActor):
         flight.ignore_result = bool(delivery.envelope.meta.get("stem.ignoreResult", facts.ignore_result))
         flight.is_exclusive = facts.exclusive
         flight.acks_early = not facts.acks_late
-        flight.expected = self._run_times.expected(delivery.envelope.name)
+        flight.expected = self._run_times.expected(flight.name)
         if delivery.lease.visibility < self._settings.visibility_timeout:
             self.tell(m.LEASE_RENEWER, m.RenewNow())
         return None
 
-    def _facts(self, delivery: Delivery) -> TaskFacts | None:
-        return None if self._catalogue is None else self._catalogue.find(delivery.envelope.name)
-
     def _look_up(self, tokens: Sequence[int | str]) -> None:
         """The consumer holds these: ask for those that never got here."""
-        uncatalogued = {job.delivery.lease.token for job in self._uncatalogued}
+        uncatalogued = set[int | str]()
+        for told in self._uncatalogued:
+            uncatalogued.update(each.lease.token for each in told.deliveries)
+            uncatalogued.update(each.lease.token for each, _ in told.judged)
         unknown = [token for token in tokens if token not in self._flights and token not in uncatalogued]
         if unknown:
             self.tell(m.CONSUMER, m.Recover(unknown))
@@ -372,10 +385,10 @@ class ExecutorPool(StemActor):
             if flight.deadline <= now:
                 self._line.stall(waiting.popleft())
                 continue
-            if self._has_expired(flight):
+            if flight.expires_at is not None and flight.expires_at <= self._server_now():
                 self._finish([(waiting.popleft(), Expired())])
                 continue
-            size += len(flight.delivery.body)
+            size += flight.size
             if not slot.takes(flight, len(tasks)) or (tasks and size > _MOST_BYTES_AT_ONCE):
                 break
             if flight.acks_early and not flight.is_acked:
@@ -391,22 +404,19 @@ class ExecutorPool(StemActor):
         if tasks:
             self._crew.hand(slot, tasks, now)
 
-    def _has_expired(self, flight: Flight) -> bool:
-        expires_at = flight.delivery.envelope.expires_at
-        return expires_at is not None and expires_at <= self._now()
-
     def _board(self, slot: Slot, flight: Flight) -> Handed:
         """Note that a flight goes into a slot; what its executor needs to know."""
-        flight.stage = Stage.INSIDE
+        flight.stage = _INSIDE
         flight.slot = slot.index
-        self._acked.pop(flight.claim, None)
+        if flight.is_acked:
+            self._acked.pop(flight.claim, None)
         if flight.expected is not None:
             slot.expected += flight.expected
-        delivery = flight.delivery
+        _, state, _, body = flight.delivery
         return Handed(
             flight.claim,
-            delivery.body,
-            delivery.state.attempt,
+            body,
+            state.attempt,
             flight.deadline,
             flight.hard_limit,
             flight.soft_limit is not None or flight.hard_limit is not None,
@@ -457,12 +467,13 @@ class ExecutorPool(StemActor):
 
     # ------------------------------------------------------------ reports of executors
 
-    def _take_frames(self, slot: Slot, frames: Iterable[list[Any]]) -> None:
-        ended: list[tuple[Flight, Outcome, float, float]] = []
+    def _take_frames(self, slot: Slot, frames: Iterable[Frame]) -> None:
+        ended: list[m.Run] = []
         for frame in frames:
+            if frame[0] == ENDED:
+                self._run_ended(slot, frame, ended)
+                continue
             match frame[0]:
-                case FromExecutor.ENDED:
-                    self._run_ended(slot, frame, ended)
                 case FromExecutor.STARTED:
                     self._run_started(frame[1])
                 case FromExecutor.PROGRESS:
@@ -479,27 +490,29 @@ class ExecutorPool(StemActor):
             slot.failures = 0
             slot.active_at = self.clock.monotonic()
             slot.runs += len(ended)
-            self._finish_runs(ended)
+            self.tell(m.SETTLER, m.Finished(ended))
         if slot.most_runs is not None and slot.runs >= slot.most_runs:
             self._recycle(slot, "max-tasks")
         if slot.is_leaving:
             self._crew.let_leave(slot)
 
-    def _run_ended(self, slot: Slot, frame: list[Any], ended: list[tuple[Flight, Outcome, float, float]]) -> None:
+    def _run_ended(self, slot: Slot, frame: Frame, ended: list[m.Run]) -> None:
         _, claim, kind, detail, started_at, seconds = frame
         flight = self._flights.by_claim(claim)
-        if flight is None or flight.stage is not Stage.INSIDE:
+        if flight is None or flight.stage is not _INSIDE:
             return
         slot.unload(flight)
-        if kind == EndKind.NOT_STARTED and self._shutdown is None:
+        if kind != RETURNED and kind == EndKind.NOT_STARTED and self._shutdown is None:
             self._line.stall(flight)
             return
-        if kind == EndKind.RETURNED or kind == EndKind.RAISED:
-            self._run_times.learn(flight.delivery.envelope.name, seconds)
+        if kind == RETURNED or kind == EndKind.RAISED:
+            self._run_times.learn(flight.name, seconds)
         outcome = reported(flight, kind, detail)
-        if isinstance(outcome, Failed | RetryAsked) and flight.delivery.envelope.id in self._revoked:
+        if isinstance(outcome, _RUNS_AGAIN) and flight.delivery.envelope.id in self._revoked:
             outcome = self._revoked_outcome(flight.delivery)  # revoked without terminate: it may end, but does not run again
-        ended.append((flight, outcome, started_at, seconds))
+        run = self._end(flight, outcome, started_at, seconds)
+        if run is not None:
+            ended.append(run)
 
     def _run_started(self, claim: int) -> None:
         flight = self._flights.by_claim(claim)
@@ -522,8 +535,7 @@ class ExecutorPool(StemActor):
             self._catalogue = Catalogue(wire)
             self._host.executor_ready(wire.get("broker"))
             self._crew.take_up(self._catalogue)
-            jobs, self._uncatalogued = self._uncatalogued, []
-            self._deliver(jobs, recovered=True)
+            self._deliver_uncatalogued()
         self._grant()
 
     def _exited(self, exited: crew.Exited) -> None:
@@ -616,25 +628,22 @@ class ExecutorPool(StemActor):
     # ------------------------------------------------------------ outcomes out
 
     def _finish(self, judged: Sequence[tuple[Flight, Outcome]]) -> None:
-        self._finish_runs([(flight, outcome, 0.0, 0.0) for flight, outcome in judged])
-
-    def _finish_runs(self, ended: Sequence[tuple[Flight, Outcome, float, float]]) -> None:
-        runs = [self._end(flight, outcome, started_at, seconds) for flight, outcome, started_at, seconds in ended]
+        runs = [self._end(flight, outcome) for flight, outcome in judged]
         self._tell_finished([run for run in runs if run is not None])
 
     def _end(self, flight: Flight, outcome: Outcome, started_at: float = 0.0, seconds: float = 0.0) -> m.Run | None:
-        self._line.ended(flight)
-        self._acked.pop(flight.claim, None)
+        if flight.runs_alone:
+            self._line.ended(flight)
+        if self._acked:
+            self._acked.pop(flight.claim, None)
         if flight.is_acked:
             outcome = final(outcome)
         if flight.is_lost:
             self._flights.remove(flight.token)
             return None
-        facts = self._facts(flight.delivery)
-        flight.stage = Stage.ENDED
-        policy = DEFAULT_BACKOFF if facts is None else facts.policy
-        flight.run = m.Run(flight.delivery, outcome, policy, started_at, seconds, flight.is_acked)
-        return flight.run
+        flight.stage = _ENDED
+        flight.run = run = m.Run(flight.delivery, outcome, flight.policy, started_at, seconds, flight.is_acked)
+        return run
 
     def _tell_finished(self, runs: Sequence[m.Run]) -> None:
         if runs:
@@ -654,10 +663,15 @@ class ExecutorPool(StemActor):
             self.tell(m.SETTLER, m.ReleaseHeld())
 
     def _settled(self, answers: Sequence[tuple[int | str, Answer]]) -> None:
+        remove, succeeded, others = self._flights.remove, 0, 0
         for token, answer in answers:
-            flight = self._flights.remove(token)
+            flight = remove(token)
             if flight is not None and flight.run is not None and not isinstance(answer, Stale):
-                self._ended["succeeded" if isinstance(flight.run.outcome, Succeeded) else "other"] += 1
+                if isinstance(flight.run.outcome, Succeeded):
+                    succeeded += 1
+                else:
+                    others += 1
+        self._ended.update(succeeded=succeeded, other=others)
         self._grant()
         self._check_drained()
 
@@ -731,10 +745,11 @@ class ExecutorPool(StemActor):
         was_hoarding, self._is_hoarding = self._is_hoarding, is_stuffed or mean > _HOARDING_AFTER
         if was_hoarding and not self._is_hoarding:
             self._grant()
-        if self._is_hoarding:
-            waiting = self._line.of_kind(False)
-            old = [flight for flight in waiting if now - flight.received_at > _HOARDING_AFTER]
-            late = [flight for flight in old if not (flight.is_marked or flight.is_acked)]
+        # Suspects wait for one another, however short the tasks are that the credit is reckoned by.
+        waiting = [*self._line.suspects, *(self._line.of_kind(False) if self._is_hoarding else ())]
+        old = [flight for flight in waiting if now - flight.received_at > _HOARDING_AFTER]
+        late = [flight for flight in old if not (flight.is_marked or flight.is_acked)]
+        if late:
             self._line.forget(late)
             self._finish([(flight, Interrupted()) for flight in late])
 
@@ -820,8 +835,7 @@ class ExecutorPool(StemActor):
         unstarted = [flight for flight in self._flights if flight.stage not in (Stage.INSIDE, Stage.ENDED, Stage.ACKING)]
         self._line.forget(unstarted)
         self._finish([(flight, Interrupted()) for flight in unstarted])
-        jobs, self._uncatalogued = self._uncatalogued, []
-        self._deliver(jobs, recovered=True)
+        self._deliver_uncatalogued()
         match mode:
             case m.ShutdownMode.WARM:
                 self.after(self._settings.drain_timeout, m.Shutdown(m.ShutdownMode.SOFT))

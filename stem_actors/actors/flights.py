@@ -14,6 +14,7 @@ from stem_actors.actors.messages import Run
 from stem_actors.executors.frames import InterruptKind
 from stem_actors.model.delivery import Delivery
 from stem_actors.model.outcome import Outcome
+from stem_actors.model.retry import DEFAULT_BACKOFF
 
 __all__ = ["Flight", "Flights", "Stage"]
 
@@ -32,10 +33,17 @@ class Stage(Enum):
     ENDED = "ended"  # the settler has its outcome
 
 
+# Looked at for every task; a look into an Enum takes ten times as long as one at a name of the module.
+_WAITING = Stage.WAITING
+
+
 class Flight:
     """One delivery in this worker's hands. Times are `Clock.monotonic()`.
 
-    A plain class with defaults in the class, since one is made for every task and most of its fields are never touched.
+    A plain class with defaults in the class for what is seldom touched, since one is made for every task. What every task's way
+    looks at again and again is taken out of its delivery once.
+
+    `runs_alone`  it was lost with others once: it shares no process
     """
 
     is_async: bool = False
@@ -44,14 +52,10 @@ class Flight:
     ignore_result: bool = False
     is_exclusive: bool = False
     acks_early: bool = False
-    is_acked: bool = False
-    stage: Stage = Stage.WAITING
-    expected: float | None = None
     slot: int = -1
     started_at: float | None = None
     is_marked: bool = False
     is_noted: bool = False
-    is_lost: bool = False
     interrupt: InterruptKind | None = None
     interrupt_outcome: Outcome | None = None
     nudges_left: int = 0
@@ -59,25 +63,26 @@ class Flight:
     progress: tuple[float, Any] | None = None
     run: Run | None = None
 
-    def __init__(self, delivery: Delivery, claim: int, deadline: float, received_at: float) -> None:
+    def __init__(self, delivery: Delivery, claim: int, received_at: float) -> None:
+        envelope, state, lease, body = delivery
         self.delivery = delivery
         self.claim = claim
-        self.deadline = deadline
         self.received_at = received_at
-
-    @property
-    def token(self) -> int | str:
-        return self.delivery.lease.token
+        self.token, _, _, _, self.deadline = lease
+        self.name = envelope.name
+        self.expires_at = envelope.expires_at
+        self.size = len(body)
+        self.runs_alone = state.lapses >= 1
+        self.stage = _WAITING
+        self.policy = DEFAULT_BACKOFF
+        self.expected: float | None = None
+        self.is_acked = False
+        self.is_lost = False
 
     @property
     def is_suspect(self) -> bool:
         """It was lost with others twice: it runs one at a time, and is marked started at the broker first."""
         return self.delivery.state.lapses >= 2
-
-    @property
-    def runs_alone(self) -> bool:
-        """It was lost with others once: it shares no process."""
-        return self.delivery.state.lapses >= 1
 
 
 class Flights:
@@ -88,6 +93,8 @@ class Flights:
         self._by_claim: dict[int, Flight] = {}
         self._bytes = 0
         self._last_claim = 0
+        self.get = self._by_token.get
+        self.by_claim = self._by_claim.get
 
     def __len__(self) -> int:
         return len(self._by_token)
@@ -100,25 +107,19 @@ class Flights:
 
     def add(self, delivery: Delivery, now: float) -> Flight:
         """Take a delivery into the books."""
-        self._last_claim += 1
-        flight = Flight(delivery, self._last_claim, delivery.lease.deadline, now)
-        self._by_token[delivery.lease.token] = flight
-        self._by_claim[flight.claim] = flight
-        self._bytes += len(delivery.body)
+        self._last_claim = claim = self._last_claim + 1
+        flight = Flight(delivery, claim, now)
+        self._by_token[flight.token] = flight
+        self._by_claim[claim] = flight
+        self._bytes += flight.size
         return flight
-
-    def get(self, token: int | str) -> Flight | None:
-        return self._by_token.get(token)
-
-    def by_claim(self, claim: int) -> Flight | None:
-        return self._by_claim.get(claim)
 
     def remove(self, token: int | str) -> Flight | None:
         """Strike a delivery off; None when it was unknown."""
         flight = self._by_token.pop(token, None)
         if flight is not None:
             del self._by_claim[flight.claim]
-            self._bytes -= len(flight.delivery.body)
+            self._bytes -= flight.size
         return flight
 
     def wanted(self, slots: int, prefetch: int, run_time: float | None, is_hoarding: bool) -> int:

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias, assert_never
 
 from stem_actors.actors import messages as m
 from stem_actors.actors.pool_report import GetReport, PoolReport
-from stem_actors.actors.readiness import Judgement, judge
+from stem_actors.actors.readiness import NO_PROGRESS, Judgement, judge
+from stem_actors.actors.server_clock import ServerClock
 from stem_actors.actors.vitals import Vitals
 from stem_actors.errors import StemError
 from stem_actors.metrics import Sample, Snapshot, Tally, growth
@@ -24,6 +25,8 @@ __all__ = ["Heartbeat", "Identity", "Status"]
 _logger = logging.getLogger("stem.heartbeat")
 _EVERY = 1.0
 _EVERY_UNTIL_READY = 0.1
+_ASK_THE_BROKER = frozenset((m.CONSUMER, m.LEASE_RENEWER))
+"""Who asks the broker's own server and no other: while one of them does not reach it, neither would the heartbeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class Heartbeat(StemActor):
         publish: Callable[[Status], None],
         give_up: Callable[[str], None],
         mailboxes: Callable[[], Mapping[str, int]],
-        wall_clock: Callable[[], float],
+        server_clock: ServerClock,
     ) -> None:
         super().__init__(context)
         self._identity = identity
@@ -88,14 +91,15 @@ class Heartbeat(StemActor):
         self._publish = publish
         self._give_up = give_up
         self._mailboxes = mailboxes
-        self._now = wall_clock
+        self._server_clock = server_clock
         self._sent: list[Snapshot] = [({}, {}) for _ in tallies]
         self._report: PoolReport | None = None
         self._reported_at = 0.0
-        self._started_at = self.clock.monotonic()
+        self._started_at = self._counting_from = self.clock.monotonic()
+        self._due_at = self._started_at
         self._stored_at = float("-inf")
         self._depths: Sequence[QueueDepth] = ()
-        self._depths_at = float("-inf")
+        self._asked_at = float("-inf")
         self._was_ready: bool | None = None
         self._cured_at = float("-inf")
 
@@ -121,25 +125,35 @@ class Heartbeat(StemActor):
 
     def _beat(self) -> None:
         now = self.clock.monotonic()
+        self._allow_for_standstill(now)
         self.tell(m.EXECUTOR_POOL, GetReport())
-        self._sample_depths(now)
         judgement = self._judge(now)
         has_turned = (not judgement.reasons) != self._was_ready
         self._act(judgement, now)
-        snapshot = self._snapshot(judgement)
+        self._vitals.snapshot = snapshot = self._snapshot(judgement)
         self._publish(Status(judgement.reasons, self._gauges(judgement), self._growth(), snapshot))
-        if self._identity.interval and (has_turned or now - self._stored_at >= self._identity.interval):
-            self._put(snapshot, now)
-        self.after(_EVERY if self._was_ready else _EVERY_UNTIL_READY, _Beat())
+        if _ASK_THE_BROKER.isdisjoint(self._vitals.broker_errors.copy()):  # else asking would hold up what the node must hear
+            self._ask_broker(now)
+            if self._identity.interval and (has_turned or now - self._stored_at >= self._identity.interval):
+                self._put(snapshot, now)
+        pause = _EVERY if self._was_ready else _EVERY_UNTIL_READY
+        self._due_at = self.clock.monotonic() + pause
+        self.after(pause, _Beat())
 
     # ------------------------------------------------------------ readiness
+
+    def _allow_for_standstill(self, now: float) -> None:
+        """A beat this late means that the whole process stood still, by SIGSTOP or with its host: nobody is to blame for that."""
+        if now - self._due_at > NO_PROGRESS:
+            _logger.warning("%s stood still for %.0f s", self._identity.worker_id, now - self._due_at)
+            self._counting_from = now
 
     def _judge(self, now: float) -> Judgement:
         queues = set(self._identity.queues)
         work_waits = any(depth.pending for depth in self._depths if depth.queue in queues)
-        age = now - self._reported_at
+        age = now - max(self._reported_at, self._counting_from)
         timeout = self._identity.visibility_timeout
-        return judge(self._report, age, self._vitals, now, self._started_at, timeout, work_waits)
+        return judge(self._report, age, self._vitals, now, self._counting_from, timeout, work_waits)
 
     def _act(self, judgement: Judgement, now: float) -> None:
         is_ready = not judgement.reasons
@@ -158,12 +172,14 @@ class Heartbeat(StemActor):
 
     # ------------------------------------------------------------ what is sent
 
-    def _sample_depths(self, now: float) -> None:
-        if now - self._depths_at < max(2.0, self._identity.interval / 2):
+    def _ask_broker(self, now: float) -> None:
+        """As often as the store hears of us: what waits there, and what its clock shows."""
+        if now - self._asked_at < max(2.0, self._identity.interval or 10.0):
             return
-        self._depths_at = now
+        self._asked_at = now
         try:
             found = self._broker.depths()
+            self._server_clock.compare()
         except StemError as error:
             _logger.info("cannot read the queues' depths: %s", error)
             return
@@ -195,25 +211,25 @@ class Heartbeat(StemActor):
             gauges.append(["stem_queue_oldest_seconds", [depth.queue], depth.oldest_age or 0.0])
             gauges.append(["stem_dead_letter_depth", [depth.queue], depth.dead])
         if self._stored_at > float("-inf"):
-            gauges.append(
-                ["stem_heartbeat_timestamp_seconds", [worker], self._now() - (self.clock.monotonic() - self._stored_at)]
-            )
+            age = self.clock.monotonic() - self._stored_at
+            gauges.append(["stem_heartbeat_timestamp_seconds", [worker], self._server_clock.now() - age])
         return gauges
 
     def _snapshot(self, judgement: Judgement) -> dict[str, Any]:
         """The heartbeat in its public form, names as in `stem worker status --json`."""
         identity, report, now = self._identity, self._report, self.clock.monotonic()
+        server_now = self._server_clock.now()
         renewed = self._vitals.renewed_at
         running = report.running if report is not None else 0
         return {
             "workerId": identity.worker_id,
             "namespace": identity.namespace,
-            "timestamp": _iso(self._now()),
+            "timestamp": _iso(server_now),
             "version": "1",
             "isolateCount": running,
             "executorCount": running,
             "inflight": report.inflight if report is not None else 0,
-            "lastLeaseRenewal": _iso(self._now() - (now - renewed)) if renewed else None,
+            "lastLeaseRenewal": _iso(server_now - (now - renewed)) if renewed else None,
             "queues": [{"name": name, "inflight": count} for name, count in sorted(report.queues.items())] if report else [],
             "extras": {
                 "incarnation": identity.incarnation,
@@ -223,7 +239,7 @@ class Heartbeat(StemActor):
                 "ready_reason": "; ".join(judgement.reasons) or None,
                 "concurrency": identity.concurrency,
                 "prefetch": identity.prefetch,
-                "startedAt": _iso(self._now() - (now - self._started_at)),
+                "startedAt": _iso(server_now - (now - self._started_at)),
                 "uptimeMs": round(1000 * (now - self._started_at)),
                 "subscriptions": {"queues": list(identity.queues)},
                 "executors": [dict(executor) for executor in report.executors] if report is not None else [],

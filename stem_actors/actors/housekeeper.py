@@ -18,7 +18,7 @@ _logger = logging.getLogger("stem.housekeeper")
 
 EVERY = 1.0
 """Seconds between two sweeps; the broker lets one take effect per half second, whoever comes."""
-_TIDY_EVERY = 5
+_TIDY_EVERY = 30
 _MOST_PURGES = 8
 """Some thousands of records each: more than a worker can make in the second until the next sweep."""
 

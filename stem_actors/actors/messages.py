@@ -42,7 +42,6 @@ __all__ = [
     "Held",
     "HeldReleased",
     "InFlight",
-    "Job",
     "LeasesLost",
     "MarkStarted",
     "Marked",
@@ -94,13 +93,6 @@ class Run(NamedTuple):
     is_acked: bool = False
 
 
-class Job(NamedTuple):
-    """A delivery on its way to the pool. With an outcome it needs no run: it was judged by the consumer."""
-
-    delivery: Delivery
-    outcome: Outcome | None = None
-
-
 # ---------------------------------------------------------------- to the consumer
 
 
@@ -128,9 +120,13 @@ class StopFetching:
 
 @dataclass(frozen=True, slots=True)
 class Deliver(Data):
-    """Deliveries for the pool, as fetched; `recovered` when they were held already, and no credit was spent on them."""
+    """Deliveries for the pool, as fetched; `recovered` when they were held already, and no credit was spent on them.
 
-    jobs: Sequence[Job]
+    `judged`: more of them, which need no run: the consumer knows their outcome.
+    """
+
+    deliveries: Sequence[Delivery]
+    judged: Sequence[tuple[Delivery, Outcome]] = ()
     recovered: bool = False
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from stem_actors.actors.flights import Flight
 from stem_actors.actors.slots import Slot
-from stem_actors.executors.frames import EndKind
+from stem_actors.executors.frames import RETURNED, EndKind
 from stem_actors.model.outcome import (
     Died,
     ErrorInfo,
@@ -29,7 +29,7 @@ UNKNOWN = "unknown"
 
 def reported(flight: Flight, kind: int, detail: Any) -> Outcome:
     """The outcome of a run as its executor reported it. One that we interrupted counts as what we interrupted it for."""
-    if kind == EndKind.RETURNED:
+    if kind == RETURNED:
         return Succeeded(detail)
     if flight.interrupt_outcome is not None and kind in (EndKind.RAISED, EndKind.INTERRUPTED, EndKind.ASKED_RETRY):
         return flight.interrupt_outcome

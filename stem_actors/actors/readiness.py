@@ -29,15 +29,19 @@ def judge(
     report_age: float,
     vitals: Vitals,
     now: float,
-    started_at: float,
+    since: float,
     visibility_timeout: float,
     work_waits: bool,
 ) -> Judgement:
-    """Look at what was last seen of each part. `work_waits`: the broker holds ready messages of this worker's queues."""
-    if report is None and now - started_at <= NO_PROGRESS:
+    """Look at what was last seen of each part.
+
+    `since`: the start of this worker, or the end of a time in which its process stood still; what lies before it does not count.
+    `work_waits`: the broker holds ready messages of this worker's queues.
+    """
+    if report is None and now - since <= NO_PROGRESS:
         return Judgement(("starting",))
     if report is None or report_age > NO_PROGRESS:
-        age = now - started_at if report is None else report_age
+        age = now - since if report is None else report_age
         return Judgement((f"the executor pool has not answered for {age:.0f} s",), None, age > GIVE_UP_AFTER)
     if report.is_draining:
         return Judgement(("draining",))
@@ -46,12 +50,12 @@ def judge(
     if report.ready_executors == 0:
         return Judgement(("starting: no executor is ready",))
     reasons = [f"broker unreachable by the {actor}: {error}" for actor, error in sorted(vitals.broker_errors.copy().items())]
-    unrenewed_for = now - max(vitals.renewed_at, started_at)
+    unrenewed_for = now - max(vitals.renewed_at, since)
     if report.inflight and unrenewed_for > visibility_timeout * 2 / 3:
         reasons.append(f"leases have not been renewed for {unrenewed_for:.0f} s")
     if reasons:
         return Judgement(tuple(reasons))
-    idle_for = now - max(vitals.received_at, started_at)
+    idle_for = now - max(vitals.received_at, since)
     if idle_for <= NO_PROGRESS:
         return Judgement()
     if report.credit > 0:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, assert_never
 
 from stem_actors.actors import messages as m
+from stem_actors.actors.control_replies import inspect_reply, ping_reply, revoke_reply, stats_reply
 from stem_actors.actors.reconnect import Reconnect
+from stem_actors.actors.vitals import Vitals
 from stem_actors.errors import BrokerUnavailable, MalformedMessage, StemError, StorageFull
 from stem_actors.model.control import (
     ControlCommand,
@@ -19,7 +21,7 @@ from stem_actors.model.control import (
     reply_channel,
     worker_channel,
 )
-from stem_actors.ports import ControlBus, RevokeStore
+from stem_actors.ports import ControlBus, Revocation, RevokeStore
 from stem_actors.supervision.base import ActorContext, StemActor
 
 __all__ = ["RevokeListener"]
@@ -54,22 +56,28 @@ class RevokeListener(StemActor):
         store: RevokeStore,
         control: ControlBus,
         worker_id: str,
+        incarnation: str,
         namespace: str,
-        wall_clock: Callable[[], float],
+        server_now: Callable[[], float],
         reconnect: Reconnect,
         shut_down: Callable[[m.ShutdownMode], None],
         may_kill_actors: bool,
+        vitals: Vitals,
     ) -> None:
         super().__init__(context)
         self._store = store
         self._control = control
         self._worker_id = worker_id
+        self._incarnation = incarnation
         self._namespace = namespace
         self._channels = [broadcast_channel(namespace), worker_channel(namespace, worker_id)]
-        self._now = wall_clock
+        self._now = server_now
         self._reconnect = reconnect
         self._shut_down = shut_down
         self._may_kill_actors = may_kill_actors
+        self._vitals = vitals
+        self._revoked: dict[str, Revocation] = {}
+        self._leaving: m.ShutdownMode | None = None
         self._cursor: Any = None
         self._mark = 0
         self._read_at = float("-inf")
@@ -103,8 +111,11 @@ class RevokeListener(StemActor):
         return 0.0
 
     def _read_revocations(self) -> None:
+        now = self._now()
+        self._revoked = {key: each for key, each in self._revoked.items() if each.expires_at is None or each.expires_at > now}
         while revocations := self._store.list_since(self._mark):
             self.tell(m.EXECUTOR_POOL, m.Revoke(revocations))
+            self._revoked |= {revocation.task_id: revocation for revocation in revocations}
             self._mark = revocations[-1].version
         self._read_at = self.clock.monotonic()
 
@@ -121,14 +132,20 @@ class RevokeListener(StemActor):
     def _obey(self, command: ControlCommand) -> ControlReply:
         match command.type:
             case "ping":
-                return self._ok(command, {"timestamp": round(self._now() * 1000)})
+                return self._ok(command, ping_reply(self._vitals.snapshot, self._now()))
+            case "stats":
+                renewed_at = self._vitals.renewed_at
+                renewed_ago = self.clock.monotonic() - renewed_at if renewed_at else None
+                return self._ok(command, stats_reply(self._vitals.snapshot, self._now(), renewed_ago))
+            case "inspect":
+                wants_revoked = command.payload.get("includeRevoked", True)
+                revoked = list(self._revoked.values()) if wants_revoked else None
+                return self._ok(command, inspect_reply(self._vitals.snapshot, self._now(), revoked))
             case "revoke":
                 self._read_revocations()  # stored before it was broadcast
-                return self._ok(command, {"latestVersion": self._mark})
+                return self._ok(command, self._revoked_reply(command.payload))
             case "shutdown":
-                mode = _MODES.get(str(command.payload.get("mode", "warm")), m.ShutdownMode.WARM)
-                self._shut_down(mode)
-                return self._ok(command, {"status": "initiated", "mode": mode.name.lower()})
+                return self._ok(command, self._leave(str(command.payload.get("mode", "warm"))))
             case "kill_actor" if self._may_kill_actors:
                 actor = str(command.payload.get("actor"))
                 if self.context.directory.kill(actor):
@@ -139,11 +156,27 @@ class RevokeListener(StemActor):
             case _:
                 return self._error(command, f"unknown control command {command.type!r}")
 
+    def _revoked_reply(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        entries = payload.get("revocations")
+        asked = [str(entry["task_id"]) for entry in entries or () if isinstance(entry, dict) and "task_id" in entry]
+        return revoke_reply(self._vitals.snapshot, asked, self._revoked, self._mark, self._now())
+
+    def _leave(self, wanted: str) -> dict[str, Any]:
+        """Shut down in the mode of this name; one that does not go beyond a shutdown under way changes nothing."""
+        mode = _MODES.get(wanted, _WARM)
+        extras = self._vitals.snapshot.get("extras", {})
+        is_new = mode > self._leaving if self._leaving is not None else extras.get("state") != "draining" or mode > _WARM
+        if is_new:
+            self._leaving = mode
+            self._shut_down(mode)
+        status = "initiated" if is_new else "in-progress"
+        return {"status": status, "mode": mode.name.lower(), "active": len(extras.get("active", ()))}
+
     def _ok(self, command: ControlCommand, payload: dict[str, Any]) -> ControlReply:
-        return ControlReply(command.request_id, self._worker_id, "ok", payload)
+        return ControlReply(command.request_id, self._worker_id, "ok", payload, None, self._incarnation)
 
     def _error(self, command: ControlCommand, message: str) -> ControlReply:
-        return ControlReply(command.request_id, self._worker_id, "error", {}, {"message": message})
+        return ControlReply(command.request_id, self._worker_id, "error", {}, {"message": message}, self._incarnation)
 
     def _reply(self, command: ControlCommand, reply: ControlReply) -> None:
         try:
@@ -152,9 +185,10 @@ class RevokeListener(StemActor):
             _logger.info("%s: cannot answer a %s command: %s", self._worker_id, command.type, error)
 
 
+_WARM = m.ShutdownMode.WARM
 _MODES = {
-    "warm": m.ShutdownMode.WARM,
-    "graceful": m.ShutdownMode.WARM,
+    "warm": _WARM,
+    "graceful": _WARM,
     "soft": m.ShutdownMode.SOFT,
     "hard": m.ShutdownMode.HARD,
     "force": m.ShutdownMode.HARD,

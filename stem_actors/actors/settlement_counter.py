@@ -19,6 +19,15 @@ _UNKNOWN = "_unknown"
 """The task's label where its name is nobody's: anybody can make up names, and they must not use up the labels of real tasks."""
 
 
+class _Alike:
+    """What a batch holds of one task in one queue."""
+
+    def __init__(self) -> None:
+        self.durations: list[float] = []
+        self.waits: list[float] = []
+        self.succeeded = 0
+
+
 class SettlementCounter:
     """One settler's counting, into its tally."""
 
@@ -28,27 +37,28 @@ class SettlementCounter:
 
     def count(self, settled: Sequence[tuple[Run, Settlement]]) -> None:
         """Count settlements that the broker has accepted; log the tasks that failed for good."""
-        durations: dict[tuple[str, str], list[float]] = defaultdict(list)
-        waits: dict[tuple[str, str], list[float]] = defaultdict(list)
-        succeeded: dict[tuple[str, str], int] = defaultdict(int)
-        for run, settlement in settled:
-            delivery = run.delivery
-            series = delivery.envelope.name, settlement.lease.queue
-            if run.started_at:
-                durations[series].append(run.seconds)
-                if delivery.state.delivery_count == 1:
-                    waits[series].append(max(0.0, run.started_at - delivery.envelope.enqueued_at))
-            if isinstance(run.outcome, Succeeded):
-                succeeded[series] += 1
+        alike: dict[tuple[str, str], _Alike] = defaultdict(_Alike)
+        for item in settled:
+            (envelope, state, lease, _), outcome, _, started_at, seconds, _ = item[0]
+            series = alike[envelope.name, lease.queue]
+            if started_at:
+                series.durations.append(seconds)
+                if state.delivery_count == 1:
+                    wait = started_at - envelope.enqueued_at
+                    series.waits.append(wait if wait > 0.0 else 0.0)
+            if isinstance(outcome, Succeeded):
+                series.succeeded += 1
             else:
-                self._count_other(run, settlement)
-        for (task, queue), seconds in durations.items():
-            self._tally.count("stem_tasks_started_total", task, queue, self._worker, by=len(seconds))
-            self._tally.observe_all("stem_task_duration_seconds", seconds, task, queue, self._worker)
-        for (task, queue), seconds in waits.items():
-            self._tally.observe_all("stem_queue_latency_seconds", seconds, task, queue, self._worker)
-        for (task, queue), number in succeeded.items():
-            self._tally.count("stem_tasks_succeeded_total", task, queue, self._worker, by=number)
+                self._count_other(*item)
+        tally, worker = self._tally, self._worker
+        for (task, queue), series in alike.items():
+            if series.durations:
+                tally.count("stem_tasks_started_total", task, queue, worker, by=len(series.durations))
+                tally.observe_all("stem_task_duration_seconds", series.durations, task, queue, worker)
+            if series.waits:
+                tally.observe_all("stem_queue_latency_seconds", series.waits, task, queue, worker)
+            if series.succeeded:
+                tally.count("stem_tasks_succeeded_total", task, queue, worker, by=series.succeeded)
 
     def _count_other(self, run: Run, settlement: Settlement) -> None:
         queue, count = settlement.lease.queue, self._tally.count

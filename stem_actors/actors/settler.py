@@ -113,17 +113,12 @@ class Settler(StemActor):
             self._settle_all()
 
     def _add(self, runs: Sequence[m.Run]) -> None:
+        worker, limits, chance = self._worker, self._limits, self._chance.random
         for run in runs:
-            verdict = decide(run.delivery, run.outcome, run.policy, self._limits, self._chance.random())
-            settled = run, settlement(run.delivery, run.outcome, verdict, self._facts(run))
-            (self._acked if run.is_acked else self._unsettled).append(settled)
-
-    def _facts(self, run: m.Run) -> dict[str, object]:
-        facts: dict[str, object] = {"worker": self._worker}
-        if run.started_at:
-            facts["startedAt"] = round(run.started_at * 1000)
-            facts["completedAt"] = round((run.started_at + run.seconds) * 1000)
-        return facts
+            delivery, outcome, policy, started_at, seconds, is_acked = run
+            verdict = decide(delivery, outcome, policy, limits, chance())
+            settled = run, settlement(delivery, outcome, verdict, _facts(worker, started_at, seconds))
+            (self._acked if is_acked else self._unsettled).append(settled)
 
     # ------------------------------------------------------------ settling
 
@@ -194,17 +189,12 @@ class Settler(StemActor):
     def _answered(self, batch: Sequence[tuple[m.Run, Settlement]], answers: Sequence[Answer]) -> None:
         self._vitals.settled_at = self.clock.monotonic()
         self._tally.observe("stem_settle_batch_size", len(batch), self._worker)
-        settled: list[tuple[m.Run, Settlement]] = []
-        answered: list[tuple[int | str, Answer]] = []
-        for item, answer in zip(batch, answers, strict=True):
-            lease = item[1].lease
-            answered.append((lease.token, answer))
-            if isinstance(answer, Stale):
-                self._tally.count("stem_results_stale_total", lease.queue, self._worker)
-            else:
-                settled.append(item)
+        answered = [(lease.token, answer) for (_, (lease, _, _, _)), answer in zip(batch, answers, strict=True)]
         self.tell(m.EXECUTOR_POOL, m.Settled(answered))  # first: it may fetch while we count
-        self._counter.count(settled)
+        stale = [settlement for (_, settlement), answer in zip(batch, answers, strict=True) if isinstance(answer, Stale)]
+        for each in stale:
+            self._tally.count("stem_results_stale_total", each.lease.queue, self._worker)
+        self._counter.count([item for item in batch if item[1] not in stale] if stale else batch)
 
     # ------------------------------------------------------------ what comes after
 
@@ -241,8 +231,7 @@ class Settler(StemActor):
             return
         records = []
         for run in note.runs:
-            facts = self._facts(run)
-            facts.pop("completedAt", None)
+            facts = _facts(self._worker, run.started_at)
             progress = note.progress.get(run.delivery.lease.token)
             if progress is not None:
                 facts["progress"] = {"percent": progress[0], "data": progress[1]}
@@ -251,6 +240,15 @@ class Settler(StemActor):
             self._notes_to.set_many(records)
         except StemError as error:
             _logger.info("%s: cannot note %d running tasks: %s", self._worker, len(records), error)
+
+
+def _facts(worker: str, started_at: float, seconds: float | None = None) -> dict[str, object]:
+    """What this worker knows of a run, for its record."""
+    if not started_at:
+        return {"worker": worker}
+    if seconds is None:
+        return {"worker": worker, "startedAt": round(started_at * 1000)}
+    return {"worker": worker, "startedAt": round(started_at * 1000), "completedAt": round((started_at + seconds) * 1000)}
 
 
 def _without_dead_letter(meta: Mapping[str, Any]) -> dict[str, Any]:

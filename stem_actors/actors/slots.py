@@ -109,7 +109,7 @@ class Slot:
 
     def takes(self, flight: Flight, boarding: int = 0) -> bool:
         """Whether `flight` may join what is inside and the `boarding` tasks that are about to be."""
-        inside = self.inside + boarding
+        inside = boarding if self.process is None else len(self.process.handed) + boarding
         if self.most_runs is not None and self.runs + inside >= self.most_runs:
             return False
         if flight.runs_alone:
@@ -127,7 +127,8 @@ class Slot:
     def unload(self, flight: Flight) -> None:
         """A flight leaves: it ended, or was taken back."""
         if flight.expected is not None:
-            self.expected = max(0.0, self.expected - flight.expected)
+            left = self.expected - flight.expected
+            self.expected = left if left > 0.0 else 0.0
         if self.reserved_for is flight:
             self.reserved_for = None
         flight.slot = -1

@@ -6,7 +6,9 @@ path a thread switch each time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["Vitals"]
 
@@ -21,3 +23,4 @@ class Vitals:
     settled_at: float = 0.0  # settler
     broker_errors: dict[str, str] = field(default_factory=dict)  # each actor its own key
     reconnects: int = 0
+    snapshot: Mapping[str, Any] = field(default_factory=dict)  # heartbeat: what it last said of this worker

@@ -12,6 +12,8 @@ from stem_actors.actors.flights import Flight, Stage
 
 __all__ = ["WaitingLine"]
 
+_WAITING = Stage.WAITING
+
 
 class WaitingLine:
     """Flights in stage `WAITING` (and the suspect that is being marked), in the order in which they should start.
@@ -32,10 +34,15 @@ class WaitingLine:
         """Those that may start now, first one first; taken from the left by whoever hands them over."""
         return self._by_kind[is_async]
 
+    @property
+    def suspects(self) -> Sequence[Flight]:
+        """Those that wait for the one suspect to end."""
+        return self._suspects
+
     def add(self, flight: Flight) -> None:
         """To the end of its line."""
-        flight.stage = Stage.WAITING
-        if flight.is_suspect:
+        flight.stage = _WAITING
+        if flight.runs_alone and flight.is_suspect:
             self._suspects.append(flight)
         else:
             self._by_kind[flight.is_async].append(flight)
@@ -43,12 +50,12 @@ class WaitingLine:
     def put_first(self, flights: Sequence[Flight]) -> None:
         """To the head of their lines, in this order."""
         for flight in reversed(flights):
-            flight.stage = Stage.WAITING
+            flight.stage = _WAITING
             self._by_kind[flight.is_async].appendleft(flight)
 
     def stall(self, flight: Flight) -> None:
         """Nothing starts past its lease's end; a renewal brings it back."""
-        flight.stage = Stage.WAITING
+        flight.stage = _WAITING
         self._stalled.append(flight)
 
     def revive(self, now: float) -> None:

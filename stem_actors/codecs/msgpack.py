@@ -44,8 +44,10 @@ def encode_envelope(envelope: Envelope, max_bytes: int = DEFAULT_MAX_BYTES, type
     wire[10] = None if envelope.visibility_timeout is None else round(envelope.visibility_timeout * 1000)
     try:
         body: bytes = msgpack.packb(wire, default=_ext_writer(types), datetime=True, strict_types=False)
-        if _possible_containers(body) > _OWN_CONTAINERS:
-            _check_shape(wire)
+        if _possible_containers(body) > _OWN_CONTAINERS:  # or a byte of the time looks like one
+            for part in (envelope.args, envelope.kwargs, envelope.headers, envelope.meta):
+                if part:
+                    _check_shape(part, depth=1)
     except _UNPACKABLE as error:
         raise PayloadError(_explain(envelope, error, types)) from error
     if len(body) > max_bytes:
@@ -83,16 +85,17 @@ def decode_envelope(body: bytes, max_bytes: int = DEFAULT_MAX_BYTES, types: Payl
 
 def decode_delivery(handout: Handout, max_bytes: int = DEFAULT_MAX_BYTES) -> Delivery:
     """Read what a broker handed out. Raises `MalformedMessage` like `decode_envelope`."""
-    if handout.state is None:
+    lease, _, body, state, _ = handout
+    if state is None:
         raise MalformedMessage("malformed", "the delivery's state cannot be read")
-    return Delivery(decode_envelope(handout.body, max_bytes), handout.state, handout.lease, handout.body)
+    return Delivery(decode_envelope(body, max_bytes), state, lease, body)
 
 
 def _checked(fields: list[Any]) -> Envelope:
     """Check types and turn milliseconds into seconds. Fields that later writers of this version append are not read."""
-    version, id, name, args, kwargs, headers, enqueued_at, expires_at, priority, max_retries, visibility, queue, meta = fields[
-        :_FIELDS
-    ]
+    if len(fields) > _FIELDS:
+        fields = fields[:_FIELDS]
+    version, id, name, args, kwargs, headers, enqueued_at, expires_at, priority, max_retries, visibility, queue, meta = fields
     if not (
         (id and name and queue and isinstance(id, str) and isinstance(name, str) and isinstance(queue, str))
         and (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(headers, dict) and isinstance(meta, dict))

@@ -47,6 +47,7 @@ class Channel:
         self._generation = 0
         self._unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
         self._sending = threading.Lock()
+        self._pack = msgpack.Packer(datetime=True).pack
         self._asked = itertools.count(1)
         self._replies: dict[int, tuple[Any, Any] | None] = {}  # by number; None: not here yet
         self._replied = threading.Condition()
@@ -103,10 +104,9 @@ class Channel:
 
     def send(self, kind: FromExecutor, *parts: Any) -> None:
         """Report to the worker; in the kernel's hands when this returns, so that a death after it loses nothing."""
-        frame = msgpack.packb((int(kind), *parts), datetime=True)
         try:
             with self._sending:
-                self.sock.sendall(frame)
+                self.sock.sendall(self._pack((int(kind), *parts)))
         except OSError as error:
             raise PipesClosed from error
 

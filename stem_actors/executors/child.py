@@ -49,6 +49,7 @@ PIPES_CLOSED = 71
 """Exit code of an executor whose task has closed its pipes."""
 
 _PR_SET_PDEATHSIG = 1
+_ENDED, _RETURNED = FromExecutor.ENDED, EndKind.RETURNED  # looked at for every task, see `frames.py`
 _TERMINAL_SIGNALS: Mapping[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
@@ -253,7 +254,7 @@ class Executor:
     def report(self, run: Run, kind: EndKind, detail: Any, started_at: float, seconds: float) -> None:
         """Write the end of a run, before anything else is claimed. An unwritable result ends the run as an error."""
         handed = run.handed
-        if kind is EndKind.RETURNED:
+        if kind is _RETURNED:
             try:
                 detail = (
                     None
@@ -267,7 +268,7 @@ class Executor:
             detail = describe(detail, run.task)
         elif kind is EndKind.ASKED_RETRY:
             detail = [*describe(detail, run.task)[:3], detail.delay, dict(detail.overrides)]
-        self._channel.send(FromExecutor.ENDED, handed.claim, int(kind), detail, started_at, seconds)
+        self._channel.send(_ENDED, handed.claim, int(kind), detail, started_at, seconds)
 
     def leave_if_copy(self) -> None:
         """End a task's forked copy of this process: the run, and the loop it came from, belong to the original."""
@@ -334,7 +335,7 @@ class Executor:
         self._current = run.handed
         token = enter(run.context)
         started_at, started = time.time(), time.perf_counter()
-        kind, detail = EndKind.RETURNED, None
+        kind, detail = _RETURNED, None
         try:
             self._in_user_code = True
             try:

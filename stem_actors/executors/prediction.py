@@ -27,10 +27,17 @@ class RunTimes:
     def learn(self, name: str, seconds: float) -> None:
         """One run of `name` took this long."""
         known = self._by_name.get(name)
-        if known is None and len(self._by_name) >= _MOST_NAMES:
-            self._by_name.clear()
-        self._by_name[name] = _moved(known, seconds)
-        self.overall = _moved(self.overall, seconds)
+        if known is None:
+            if len(self._by_name) >= _MOST_NAMES:
+                self._by_name.clear()
+            known = seconds
+        off = seconds - known
+        self._by_name[name] = known + off * (_LONGER if off > 0 else _SHORTER)
+        known = self.overall
+        if known is None:
+            known = seconds
+        off = seconds - known
+        self.overall = known + off * (_LONGER if off > 0 else _SHORTER)
 
     def suspect_longer(self, name: str, seconds: float) -> None:
         """A run of `name` has already taken this long and goes on."""
@@ -38,9 +45,3 @@ class RunTimes:
             self._by_name[name] = seconds
         if self.overall is None or seconds > self.overall:
             self.overall = seconds if self.overall is None else self.overall + (seconds - self.overall) * _SHORTER
-
-
-def _moved(known: float | None, seconds: float) -> float:
-    if known is None:
-        return seconds
-    return known + (seconds - known) * (_LONGER if seconds > known else _SHORTER)

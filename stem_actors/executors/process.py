@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
@@ -22,11 +22,11 @@ import msgpack
 
 from stem_actors.executors.application import ApplicationSource
 from stem_actors.executors.child import INTERRUPT_SIGNAL, PIPES_CLOSED, Codec, Shape, main
-from stem_actors.executors.frames import FromExecutor, Handed, InterruptKind, ToExecutor, next_generation
+from stem_actors.executors.frames import ENDED, Frame, Handed, InterruptKind, ToExecutor, next_generation
 
 __all__ = ["ExecutorProcess", "launch"]
 
-_READ_BYTES = 1_048_576
+_READ_BYTES = 65_536  # small enough for the allocator to keep: a megabyte is mapped and unmapped at every read
 _SEND_BUFFER = 1_048_576
 _LARGEST_FRAME = 64 * 1_048_576
 
@@ -88,27 +88,29 @@ class ExecutorProcess:
             self._write(ToExecutor.FORGET, self._generation)
         return taken
 
-    def receive(self) -> Iterator[list[Any]]:
+    def receive(self) -> Iterable[Frame]:
         """The frames of one read, none when nothing has arrived.
 
         Raises:
-            EOFError: the stream is closed, or garbled by whoever else wrote to it.
+            EOFError: the stream is closed, or was garbled by whoever else wrote to it.
         """
         try:
             data = self.sock.recv(_READ_BYTES)
         except BlockingIOError:
-            return
+            return ()
         except OSError as error:
             raise EOFError from error
         if not data:
             raise EOFError
-        yield from self._frames(data)
+        return self._frames(data)
 
-    def drain(self) -> Iterator[list[Any]]:
+    def drain(self) -> Iterable[Frame]:
         """What a dead executor had still reported, to the end of its stream."""
-        with contextlib.suppress(OSError, EOFError):  # would block: a grandchild keeps the other end open
+        frames: list[Frame] = []
+        with contextlib.suppress(OSError):  # would block: a grandchild keeps the other end open
             while data := self.sock.recv(_READ_BYTES):
-                yield from self._frames(data)
+                frames += self._frames(data)
+        return frames
 
     def interrupt(self, claim: int, kind: InterruptKind, reason: str | None = None) -> None:
         """Stop the run of one claim, wherever it is. May be repeated; the executor acts on the first only."""
@@ -195,15 +197,17 @@ class ExecutorProcess:
 
     # ------------------------------------------------------------ reading and writing
 
-    def _frames(self, data: bytes) -> Iterator[list[Any]]:
+    def _frames(self, data: bytes) -> list[Frame]:
+        frames: list[Frame] = []
         try:
             self._unpacker.feed(data)
             for frame in self._unpacker:
-                if frame[0] == FromExecutor.ENDED:
+                if frame[0] == ENDED:
                     self.handed.pop(frame[1], None)
-                yield frame
-        except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
-            raise EOFError(f"its stream is garbled: {error}") from error
+                frames.append(frame)
+        except (ValueError, TypeError, IndexError, msgpack.UnpackException):
+            self.sock.shutdown(socket.SHUT_RD)  # garbled: the next read finds its end
+        return frames
 
     def _write(self, kind: ToExecutor, *parts: Any) -> None:
         self._outgoing += self._pack((int(kind), *parts))

@@ -90,6 +90,11 @@ class Tree:
         self._wait_for(lambda: self._has_started or self._reason is not None, timeout)
         return self._has_started and self._reason is None
 
+    @property
+    def moves(self) -> int:
+        """How many messages the root has handled: grows with each of its ticks, unless it is stuck."""
+        return self._life.handled
+
     def statistics(self) -> SupervisorStatistics:
         """How every child is, nested. Asks nobody, so it also works while an actor is stuck."""
         return self._root.statistics()

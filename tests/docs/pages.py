@@ -12,7 +12,7 @@ __all__ = ["ROOT", "Block", "blocks", "commands", "pages"]
 
 ROOT = Path(__file__).parents[2]
 _FENCE = re.compile(r"^```(\w*)\s*$")
-_INDENTED = re.compile(r"^ {4}(?=stem(-node)? )")
+_INDENTED = re.compile(r"^ {4}(?=stem(-node|-chaos)? )")
 _ASSIGNMENT = re.compile(r"[A-Z_][A-Z0-9_]*=.*")
 _ENDS_A_COMMAND = {"|", "||", "&&", "&", ";", ">", ">>", "2>", "<"}
 
@@ -57,11 +57,14 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The `stem` and `stem-node` commands of a shell block as lists of words, redirections and what follows a pipe left out."""
+    """Our commands (`stem`, `stem-node`, `stem-chaos`) in a shell block as lists of words.
+
+    Redirections and what follows a pipe are left out.
+    """
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line.removeprefix("$ "), comments=True)
         while words and _ASSIGNMENT.fullmatch(words[0]):
             words.pop(0)
-        if words and words[0] in ("stem", "stem-node"):
+        if words and words[0] in ("stem", "stem-node", "stem-chaos"):
             end = next((index for index, word in enumerate(words) if word in _ENDS_A_COMMAND), len(words))
             yield words[:end]

@@ -17,7 +17,7 @@ import pytest
 
 from stem_actors.config import resolve
 from stem_actors.model.retry import DEFAULT_BACKOFF
-from stem_cli.parser import CommandParser, build_node_parser, build_stem_parser
+from stem_cli.parser import CommandParser, build_chaos_parser, build_node_parser, build_stem_parser
 from tests.docs.pages import ROOT, Block, blocks, commands, pages
 
 PROGRAMS = Path(sysconfig.get_path("scripts"))
@@ -49,7 +49,8 @@ def test_every_command_in_a_page_is_one(page: Path) -> None:
 
 
 def check_command(words: list[str], where: str) -> None:
-    parser: CommandParser = build_node_parser() if words[0] == "stem-node" else build_stem_parser()
+    build = {"stem": build_stem_parser, "stem-node": build_node_parser, "stem-chaos": build_chaos_parser}[words[0]]
+    parser: CommandParser = build()
     try:
         parsed = vars(parser.parse_args(words[1:]))
     except SystemExit as end:
@@ -151,8 +152,8 @@ def test_the_reference_is_what_the_code_says() -> None:
 
 
 def test_the_readme_lists_every_command() -> None:
-    listed = set(re.findall(r"`(stem(?:-node)?(?: [a-z]+)*)`", (ROOT / "README.md").read_text(encoding="utf-8")))
-    assert {"stem-node", *leaves(build_stem_parser())} - listed == set()
+    listed = set(re.findall(r"`(stem(?:-node|-chaos)?(?: [a-z]+)*)`", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert {"stem-node", *leaves(build_stem_parser()), *leaves(build_chaos_parser())} - listed == set()
 
 
 def leaves(parser: CommandParser) -> Iterator[str]:

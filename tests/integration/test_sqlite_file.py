@@ -152,6 +152,14 @@ def test_an_insertion_of_any_size_inserts_every_row_once(count: int) -> None:
     connection.close()
 
 
+def test_what_is_shared_by_all_rows_of_an_insertion_is_named_once() -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute("CREATE TABLE t (a, b, c, d)")
+    Insertion("t", "c, d", shared="b, a").run(connection, [(number, -number) for number in range(70)], shared=("b", "a"))
+    assert connection.execute("SELECT * FROM t ORDER BY c").fetchall() == [("a", "b", number, -number) for number in range(70)]
+    connection.close()
+
+
 # ---------------------------------------------------------------- waking each other
 
 
@@ -225,9 +233,9 @@ def test_where_no_socket_can_be_bound_the_file_is_looked_at_again_and_again(wake
     inbox = wakeup.open_inbox("topic")
     assert inbox.wait(PROMPTLY), "well before that"
     wakeup.notify("topic")
-    inbox.interrupt()
+    inbox.interrupts.send()
     assert inbox.wait(PROMPTLY)
-    assert inbox.take_interrupt()
+    assert inbox.interrupts.take()
     inbox.close()
     in_the_way.unlink()
 

@@ -70,7 +70,11 @@ def test_every_top_module_has_its_layer() -> None:
 
 def test_commands_are_declared_and_exist() -> None:
     scripts = PYPROJECT["project"]["scripts"]
-    assert scripts == {"stem": "stem_cli.command:main", "stem-node": "stem_cli.node_command:main"}
+    assert scripts == {
+        "stem": "stem_cli.command:main",
+        "stem-node": "stem_cli.node_command:main",
+        "stem-chaos": "stem_chaos.command:main",
+    }
     for target in scripts.values():
         module, _, function = target.partition(":")
         assert callable(getattr(import_module(module), function))

@@ -9,6 +9,7 @@ from typing import Any, cast
 from stem_actors.actors import messages as m
 from stem_actors.actors.consumer import Consumer
 from stem_actors.actors.reconnect import Reconnect
+from stem_actors.actors.server_clock import ServerClock
 from stem_actors.actors.vitals import Vitals
 from stem_actors.codecs.msgpack import decode_delivery, encode_envelope
 from stem_actors.errors import BrokerUnavailable
@@ -76,7 +77,7 @@ class Pool(StemActor):
             case m.ConsumerStarted():
                 self.tell(m.CONSUMER, m.Credit(2))
             case m.Held(tokens):
-                known = {job.delivery.lease.token for each in self.heard if isinstance(each, m.Deliver) for job in each.jobs}
+                known = {each.lease.token for told in self.heard if isinstance(told, m.Deliver) for each in told.deliveries}
                 self.before_answer()
                 unknown = [token for token in tokens if token not in known]
                 if unknown:
@@ -102,7 +103,9 @@ def run(
     reconnect = Reconnect(m.CONSUMER, "w-1", 30.0, vitals, Tally())
 
     def consumer(context: Any) -> Consumer:
-        return Consumer(context, cast(Broker, store), ["default"], "me#1", decode_delivery, reconnect, vitals)
+        broker = cast(Broker, store)
+        server_clock = ServerClock(store.clock, broker)
+        return Consumer(context, broker, ["default"], "me#1", decode_delivery, reconnect, vitals, server_clock)
 
     specs = [
         ChildSpec(m.EXECUTOR_POOL, actor(partial(pool, heard=heard, before_answer=before_answer))),
@@ -116,7 +119,7 @@ def run(
 
 
 def delivered(heard: list[Any]) -> list[tuple[list[int | str], bool]]:
-    return [([job.delivery.lease.token for job in each.jobs], each.recovered) for each in heard if isinstance(each, m.Deliver)]
+    return [([each.lease.token for each in told.deliveries], told.recovered) for told in heard if isinstance(told, m.Deliver)]
 
 
 def test_it_fetches_as_much_as_it_was_granted() -> None:
@@ -176,7 +179,9 @@ def test_a_broker_that_is_away_is_asked_again() -> None:
 def test_what_cannot_be_read_and_what_has_expired_go_the_same_way_with_their_outcome() -> None:
     store = Store()
     store.waiting = [handout("a", body=b"\xc1"), handout("b", expires_at=999.0)]
-    (jobs,) = [each.jobs for each in run(store) if isinstance(each, m.Deliver)]
-    assert isinstance(jobs[0].outcome, Rejected)
-    assert (jobs[0].outcome.reason, jobs[0].delivery.body, jobs[0].delivery.envelope.id) == ("malformed", b"\xc1", "id-a")
-    assert jobs[1].outcome == Expired()
+    (told,) = [each for each in run(store) if isinstance(each, m.Deliver)]
+    assert not told.deliveries
+    (unreadable, rejected), (_, expired) = told.judged
+    assert isinstance(rejected, Rejected)
+    assert (rejected.reason, unreadable.body, unreadable.envelope.id) == ("malformed", b"\xc1", "id-a")
+    assert expired == Expired()
