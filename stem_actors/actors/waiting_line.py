@@ -13,6 +13,7 @@ from stem_actors.actors.flights import Flight, Stage
 __all__ = ["WaitingLine"]
 
 _WAITING = Stage.WAITING
+_UNKNOWN = 1.0  # seconds: between what is known to be short and what is known to be long
 
 
 class WaitingLine:
@@ -65,10 +66,14 @@ class WaitingLine:
         self.put_first(renewed)
 
     def next_suspect(self) -> Flight | None:
-        """The suspect whose turn it is, from now on the one; None while another has not ended, or there is none."""
+        """The suspect whose turn it is, from now on the one; None while another has not ended, or there is none.
+
+        Those expected to be short go first: one that runs for minutes would hold up all others of its worker.
+        """
         if self.suspect is not None or not self._suspects:
             return None
-        self.suspect = self._suspects.popleft()
+        self.suspect = min(self._suspects, key=_expected)
+        self._suspects.remove(self.suspect)
         self.suspect.stage = Stage.MARKING
         return self.suspect
 
@@ -86,3 +91,8 @@ class WaitingLine:
                 line.clear()
                 line.extend(kept)
         self._stalled = [flight for flight in self._stalled if id(flight) not in gone]
+
+
+def _expected(flight: Flight) -> float:
+    """How long it will run, as far as is known."""
+    return _UNKNOWN if flight.expected is None else flight.expected

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from stem_actors.actors.flights import MOST_BYTES, MOST_IN_FLIGHT, Flights
+from stem_actors.actors.waiting_line import WaitingLine
 from stem_actors.model.delivery import State
 from tests.unit.model.values import LEASE, delivery_of
 
@@ -56,3 +57,19 @@ def test_bytes_bound_what_is_held_whatever_its_number() -> None:
     assert flights.wanted(4, 8, None, False) == 0
     flights.remove("t1")
     assert flights.wanted(4, 8, None, False) == 12
+
+
+def test_of_suspects_that_wait_the_shortest_goes_first() -> None:
+    flights, line = Flights(), WaitingLine()
+    suspects = {}
+    for token, expected in (("long", 10.0), ("unknown", None), ("short", 0.01)):
+        flight = flights.add(delivery_of(State(lapses=2), lease=LEASE._replace(token=token)), 0.0)
+        flight.expected = expected
+        line.add(flight)
+        suspects[token] = flight
+    order = []
+    while (suspect := line.next_suspect()) is not None:
+        order.append(suspect.token)
+        assert line.next_suspect() is None  # one at a time
+        line.ended(suspect)
+    assert order == ["short", "unknown", "long"]
