@@ -31,7 +31,7 @@ from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.moments import timestamp
 from stem_actors.model.record import TaskRecord
 from stem_actors.model.retry import RetryPolicy
-from stem_actors.model.task import TaskDefinition, TaskOptions, TaskRegistry
+from stem_actors.model.task import FailureMode, TaskDefinition, TaskOptions, TaskRegistry
 from stem_actors.ports import Stores
 
 if TYPE_CHECKING:
@@ -280,6 +280,12 @@ class Stem:
         acks_late: bool = True,
         ignore_result: bool = False,
         retry_policy: RetryPolicy | None = None,
+        rate_limit: str | None = None,
+        rate_limit_failure_mode: FailureMode = "fail_open",
+        group_rate_limit: str | None = None,
+        group_rate_key: str | None = None,
+        group_rate_key_header: str = "tenant",
+        group_rate_limiter_failure_mode: FailureMode = "fail_open",
         description: str | None = None,
         tags: Sequence[str] = (),
         idempotent: bool = False,

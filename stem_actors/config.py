@@ -260,6 +260,7 @@ class Settings:
     result_backend_url: str | None = _setting(
         BACKEND, "where results are kept (default: the broker); none: nowhere", None, "--backend"
     )
+    rate_limit_url: str | None = _setting(URL, "where rate limits are kept count of (default: the broker)", None)
     namespace: str = _setting(WORD, "prefix of everything in the stores", "stem", "--namespace")
     worker_namespace: str | None = _setting(WORD, "prefix of heartbeat and control channels (default: the namespace)", None)
     default_queue: str = _setting(WORD, "queue of tasks that name none", "default")

@@ -55,6 +55,12 @@ TABLE: Mapping[str, Metric] = {
         Metric("stem_tasks_expired_total", _C, ("task", "queue"), "Tasks that expired before they started."),
         Metric("stem_tasks_released_total", _C, ("task", "queue"), "Deliveries handed back uncharged."),
         Metric("stem_tasks_deferred_total", _C, ("task", "queue", "reason"), "Deliveries put off uncharged."),
+        Metric(
+            "stem_rate_limiter_degraded_total",
+            _C,
+            ("task", "queue", "scope", "mode"),
+            "Rate limits that could not be asked: run anyway (fail_open) or put off (fail_closed).",
+        ),
         Metric("stem_task_duration_seconds", _H, _TASK, "Start to end of a run."),
         Metric("stem_queue_latency_seconds", _H, ("task", "queue", "worker"), "Enqueued to started, first attempts."),
         Metric("stem_lease_renewed_total", _C, ("queue", "worker"), "Lease renewals."),

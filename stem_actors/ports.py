@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias
 
 from stem_actors.model.delivery import Handout, Lease, State
 from stem_actors.model.lifecycle import TaskState
+from stem_actors.model.rate import Limit
 from stem_actors.model.record import Settlement, TaskRecord
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "LockStore",
     "Message",
     "QueueDepth",
+    "RateLimiter",
     "RecordPage",
     "Refused",
     "ResultBackend",
@@ -286,7 +288,7 @@ class ResultBackend(Protocol):
     def close(self) -> None: ...
 
 
-# ---------------------------------------------------------------- revocations, locks, heartbeats, control
+# ---------------------------------------------------------------- revocations, locks, rate limits, heartbeats, control
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +354,20 @@ class LockStore(Protocol):
     def close(self) -> None: ...
 
 
+class RateLimiter(Protocol):
+    """Counts what must not happen too often: a token bucket for each key, which nobody needs to make or to remove."""
+
+    def acquire(self, asked: Sequence[Sequence[Limit]]) -> list[float | None]:
+        """Take one token for each limit of each who asks, all of his or none, in order and in one atomic step.
+
+        None: he may. Else the seconds after which to ask again; those who are refused get different ones, so that not all come
+        back for the same token. What is asked again after a `BrokerUnavailable` may cost a token more, never one less.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
 class HeartbeatStore(Protocol):
     """The last snapshot of each worker, forgotten after `ttl` seconds without a new one."""
 
@@ -398,6 +414,7 @@ class Stores:
     results: ResultBackend | None
     revocations: RevokeStore
     locks: LockStore
+    rate_limits: RateLimiter
     heartbeats: HeartbeatStore
     control: ControlBus
     settles_results: bool
@@ -405,6 +422,7 @@ class Stores:
 
     def close(self) -> None:
         """Close every store once. Idempotent."""
-        for store in (self.broker, self.results, self.revocations, self.locks, self.heartbeats, self.control):
+        others = (self.revocations, self.locks, self.rate_limits, self.heartbeats, self.control)
+        for store in (self.broker, self.results, *others):
             if store is not None:
                 store.close()

@@ -335,6 +335,7 @@ class Worker:
                 stores.broker,
                 separate,
                 stores.results,
+                stores.rate_limits,
                 holder,
                 worker,
                 limits,

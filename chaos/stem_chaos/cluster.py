@@ -31,6 +31,9 @@ from stem_chaos.waiting import within
 
 __all__ = ["Cluster", "Layout", "Node", "WorkerProcess", "own_command"]
 
+OWN_PROBE = "stem_chaos.probe:instrument"
+PROBE_VARIABLE = "STEM_CHAOS_PROBE"
+"""Names another probe for the nodes, where it is set: one that puts something between ours and the broker."""
 _MARK = "STEM_CHAOS_MARK"
 _RECORDED = "stem_chaos.application:app"
 _READY_WITHIN = 60.0
@@ -249,7 +252,7 @@ class Cluster:
         self, url: str, name: str, environment: Mapping[str, str] | None, clock: SteppedClock | None
     ) -> dict[str, str]:
         inherited = {variable: value for variable, value in os.environ.items() if not variable.startswith("STEM_")}
-        probe = {"STEM_CHAOS_APP": self.layout.app, "STEM_CHAOS_PROBE": "stem_chaos.probe:instrument"}
+        probe = {"STEM_CHAOS_APP": self.layout.app, PROBE_VARIABLE: os.environ.get(PROBE_VARIABLE) or OWN_PROBE}
         everything = {
             **inherited,
             **self.settings(url),

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from stem_chaos.history import Phase, Recorder, Verb
@@ -23,6 +24,8 @@ WORKER_POINTS = (
     "hand-over.before",  # it has chosen what an executor is to run
     "hand-over.after",  # the executor may run it already
     "settle.before",  # it knows how tasks ended
+    "settle.step",  # a step in which the broker is told is done; whatever has to be done with it is done in the same one
+    "retry.step",  # the same, where a task is to be tried again
     "settle.after",  # the broker knows, too, and no actor has heard so
     "renew.before",  # leases are to be renewed
     "renew.after",  # they are, and no actor has heard so
@@ -45,6 +48,7 @@ class Points:
     def __init__(self, directory: Path, last_words: Callable[[str], None]) -> None:
         self._directory = directory
         self._last_words = last_words
+        self._here = threading.local()
 
     def reach(self, name: str) -> None:
         """Die here, if a process is to."""
@@ -54,6 +58,20 @@ class Points:
             self._last_words(name)
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    @contextmanager
+    def each_step(self, *names: str) -> Iterator[None]:
+        """Reach these points after each step that this thread takes meanwhile."""
+        self._here.names = names
+        try:
+            yield
+        finally:
+            self._here.names = ()
+
+    def step(self) -> None:
+        """This thread has taken one."""
+        for name in getattr(self._here, "names", ()):
+            self.reach(name)
 
 
 def write_last_words(recorder: Recorder, point: str, pids: Sequence[int], incarnations: Sequence[str] = ()) -> None:

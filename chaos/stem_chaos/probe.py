@@ -7,14 +7,18 @@ may die at its fault points. Everything else goes through untouched. Nodes witho
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, assert_never
 
 import psutil
 
+from stem_actors.adapters.redis.connection import Call, Server
+from stem_actors.adapters.sqlite.connection import Database
 from stem_actors.executors.frames import Handed
 from stem_actors.executors.process import ExecutorProcess
 from stem_actors.model.delivery import Handout, Lease
@@ -49,6 +53,7 @@ def instrument(stores: Stores, incarnation: str) -> Stores:
     recorder = Recorder(directory, incarnation)
     points = Points(directory, partial(_last_words, recorder, incarnation))
     _reach_at_hand_over(points)
+    _reach_at_steps(points)
     return replace(stores, broker=ProbedBroker(stores.broker, recorder, points))
 
 
@@ -68,6 +73,32 @@ def _reach_at_hand_over(points: Points) -> None:
         points.reach("hand-over.after")
 
     ExecutorProcess.hand = probed  # type: ignore[method-assign]  # see above
+
+
+def _reach_at_steps(points: Points) -> None:
+    """Let every store of this process tell when it has changed something for good: what it promises to do in one step it might
+    do in two, and nobody outside would see it but by a death in between."""
+    write, send, run_all = Database.write, Server.commands, Server.run_all
+
+    @contextmanager
+    def probed_write(self: Database, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        with write(self, durable) as connection:
+            yield connection
+        points.step()
+
+    def probed_commands(self: Server, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        answers = send(self, commands)
+        points.step()
+        return answers
+
+    def probed_run_all(self: Server, calls: Sequence[Call]) -> list[Any]:
+        answers = run_all(self, calls)
+        points.step()
+        return answers
+
+    Database.write = probed_write  # type: ignore[method-assign]  # as above
+    Server.commands = probed_commands  # type: ignore[method-assign]
+    Server.run_all = probed_run_all  # type: ignore[method-assign]
 
 
 class ProbedIntake:
@@ -115,7 +146,9 @@ class ProbedBroker:
     def settle(self, settlements: Sequence[Settlement]) -> list[Answer]:
         self._points.reach("settle.before")
         asked = [{**_described(each), **self._leases.fields(each.lease)} for each in settlements]
-        answers = self._ask(Verb.SETTLE, asked, partial(self._broker.settle, settlements))
+        steps = ["settle.step", *(["retry.step"] if any(isinstance(each.verdict, Retry) for each in settlements) else [])]
+        with self._points.each_step(*steps):
+            answers = self._ask(Verb.SETTLE, asked, partial(self._broker.settle, settlements))
         self._leases.ended(each.lease for each in settlements)
         self._points.reach("settle.after")
         return answers

@@ -22,6 +22,7 @@ from stem_actors.errors import BrokerUnavailable, ConfigError, OperatorError, St
 from stem_actors.model.ids import new_task_id
 from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.outcome import Ack
+from stem_actors.model.rate import Limit, Rate
 from stem_actors.model.record import Settlement, TaskRecord
 from stem_actors.ports import Done, Message, Revocation, Stores
 from stem_cli.server_facts import describe_server, endpoint_of, identity_facts
@@ -72,6 +73,7 @@ def check_stores(settings: Settings, timeout: float, skip_backend: bool) -> list
     stores = open_stores(
         settings.broker_url,
         settings.result_backend_url,
+        rate_limit_url=settings.rate_limit_url,
         namespace=f"{settings.namespace}.{_NAME}",
         clock=SystemClock(),
         visibility_timeout=_KEPT,
@@ -88,7 +90,7 @@ def check_stores(settings: Settings, timeout: float, skip_backend: bool) -> list
         if endpoint is not None and endpoint.is_tls:
             endpoint.identity.context()
     for role in roles:
-        place = stores.names["results" if role == "backend" else "broker"]
+        place = stores.names[_PLACES.get(role, "broker")]
         if place in silent:
             findings.append(Finding(role, False, f"not asked, since {place} could not be talked to before"))
             continue
@@ -110,10 +112,11 @@ def _roles(without_backend: bool) -> list[str]:
 
 
 def _urls(settings: Settings, roles: Sequence[str]) -> dict[str, str]:
-    """The URL by role, of the broker and of results that are kept elsewhere."""
-    urls, backend = {"broker": settings.broker_url}, settings.result_backend_url
-    if backend not in (None, RESULTS_OFF) and "backend" in roles and not is_same_place(backend, settings.broker_url):
-        urls["backend"] = backend
+    """The URL by role, of the broker and of what is kept elsewhere."""
+    urls = {"broker": settings.broker_url}
+    for role, url in (("backend", settings.result_backend_url), ("rate_limits", settings.rate_limit_url)):
+        if url not in (None, RESULTS_OFF) and role in roles and not is_same_place(url, settings.broker_url):
+            urls[role] = url
     return urls
 
 
@@ -243,6 +246,13 @@ def _locks(stores: Stores, timeout: float) -> str:
     return "acquired, saw and released a lock"
 
 
+def _rate_limits(stores: Stores, timeout: float) -> str:
+    once = Limit(_NAME, Rate(1, _KEPT))
+    if stores.rate_limits.acquire([[once], [once]])[1] is None:
+        raise BrokerUnavailable("a second token was given where there is one")
+    return f"connected to {stores.names['rate_limits']}: counted one and refused another"
+
+
 def _heartbeats(stores: Stores, timeout: float) -> str:
     stores.heartbeats.put_heartbeat(_NAME, {"worker_id": _NAME}, _KEPT)
     found = stores.heartbeats.list_heartbeats()
@@ -279,10 +289,13 @@ _TRIPS: Mapping[str, Callable[[Stores, float], str]] = {
     "backend": _backend,
     "revocations": _revocations,
     "locks": _locks,
+    "rate_limits": _rate_limits,
     "heartbeats": _heartbeats,
     "control": _control,
     "clock": _clock,
 }
+_PLACES = {"backend": "results", "rate_limits": "rate_limits"}
+"""The name of a role's place, where it may be another than the broker's."""
 
 
 @contextmanager

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from stem_actors.model.delivery import Delivery
+from stem_actors.model.envelope import Envelope
+from stem_actors.model.rate import Limit, Rate, parse_rate
 from stem_actors.model.retry import DEFAULT_BACKOFF, RetryPolicy
 
-__all__ = ["Catalogue", "TaskFacts"]
+__all__ = ["Catalogue", "LimitRule", "TaskFacts", "limits_of"]
+
+_EVERYBODY = "global"
+
+
+class LimitRule(NamedTuple):
+    """One rate limit of a task. Calls are told apart by a header, unless `key` is theirs all.
+
+    `scope`  task or group
+    """
+
+    scope: str
+    name: str
+    rate: Rate
+    fails_open: bool = True
+    header: str = "tenant"
+    key: str | None = None
+
+    def limit(self, envelope: Envelope) -> Limit:
+        """What it comes to for one call."""
+        return Limit(f"{self.name}:{self.key or envelope.headers.get(self.header) or _EVERYBODY}", self.rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +45,7 @@ class TaskFacts:
     exclusive: bool = False
     acks_late: bool = True
     policy: RetryPolicy = DEFAULT_BACKOFF
+    limits: Sequence[LimitRule] = ()
 
 
 class Catalogue:
@@ -69,4 +92,13 @@ def _facts(entry: Mapping[str, Any]) -> TaskFacts:
         entry["exclusive"],
         entry["acks_late"],
         DEFAULT_BACKOFF if policy is None else RetryPolicy(**policy),
+        tuple(_limits(entry)),
     )
+
+
+def _limits(entry: Mapping[str, Any]) -> Iterator[LimitRule]:
+    if (group := entry.get("group_rate_limit")) is not None:
+        fails_open = entry["group_rate_limiter_failure_mode"] == "fail_open"
+        yield LimitRule("group", "group", parse_rate(group), fails_open, entry["group_rate_key_header"], entry["group_rate_key"])
+    if (own := entry.get("rate_limit")) is not None:
+        yield LimitRule("task", entry["name"], parse_rate(own), entry["rate_limit_failure_mode"] == "fail_open")

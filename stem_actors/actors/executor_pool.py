@@ -13,12 +13,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias, assert_never
 
 from stem_actors.actors import crew
 from stem_actors.actors import messages as m
 from stem_actors.actors.catalogue import Catalogue, limits_of
+from stem_actors.actors.clearance import Clearance
 from stem_actors.actors.executor_watch import ExecutorWatch
 from stem_actors.actors.flights import Flight, Flights, Stage
 from stem_actors.actors.outcomes import blamed, final, reported
@@ -32,7 +34,6 @@ from stem_actors.executors.process import ExecutorProcess
 from stem_actors.executors.vital_signs import read_vital_signs
 from stem_actors.metrics import Tally
 from stem_actors.model.delivery import Delivery
-from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.outcome import (
     Died,
     Expired,
@@ -40,13 +41,11 @@ from stem_actors.model.outcome import (
     Interrupted,
     Lapsed,
     Outcome,
-    Recorded,
     RetryAsked,
     Revoked,
     Succeeded,
     Unregistered,
 )
-from stem_actors.model.record import TaskRecord
 from stem_actors.model.retry import DEFAULT_BACKOFF
 from stem_actors.ports import Answer, Done, Revocation, Stale
 from stem_actors.supervision.base import ActorContext, StemActor
@@ -115,6 +114,7 @@ Message: TypeAlias = (
     | m.Held
     | m.Settled
     | m.Marked
+    | m.Permitted
     | m.Announced
     | m.AckedFirst
     | m.Renewed
@@ -144,11 +144,11 @@ class ExecutorPool(StemActor):
     """Runs what the consumer delivers.
 
     Owns:     the executors, and every flight from its delivery to the broker's answer.
-    Receives: Deliver, Held, ConsumerStarted, FetchingStopped (consumer); Settled, Marked, Announced, SettlerStarted,
-              AckedFirst, HeldReleased, ErrandDone (settler); RenewalRound, Renewed, LeasesLost (lease renewer); Revoke
-              (revoke listener); ExecutorUp, ExecutorFailed (launcher); Shutdown; GetReport.
-    Tells:    settler (Finished, Note, AckFirst, MarkStarted, Announce, ReleaseHeld, Errand), consumer (Credit, Recover),
-              lease renewer (InFlight, RenewNow).
+    Receives: Deliver, Held, ConsumerStarted, FetchingStopped (consumer); Settled, Marked, Permitted, Announced,
+              SettlerStarted, AckedFirst, HeldReleased, ErrandDone (settler); RenewalRound, Renewed, LeasesLost (lease
+              renewer); Revoke (revoke listener); ExecutorUp, ExecutorFailed (launcher); Shutdown; GetReport.
+    Tells:    settler (Finished, Note, AckFirst, MarkStarted, AskPermits, Announce, ReleaseHeld, Errand), consumer (Credit,
+              Recover), lease renewer (InFlight, RenewNow).
     Restart:  its predecessor's executors are killed before it takes anything, then all that this incarnation still holds is
               released, queued behind the outcomes which the settler already has.
     """
@@ -172,6 +172,8 @@ class ExecutorPool(StemActor):
         self._server_now = server_now
         self._flights = Flights()
         self._line = WaitingLine()
+        self._clearance = Clearance(self._flights, self._line, settings.announces_redeliveries, partial(self.tell, m.SETTLER))
+        self._acked = self._clearance.acked
         self._crew = crew.Crew(
             self, host, settings.concurrency, settings.async_slots, settings.threads, settings.max_tasks_per_executor
         )
@@ -181,7 +183,6 @@ class ExecutorPool(StemActor):
         self._catalogue: Catalogue | None = None
         self._uncatalogued: list[m.Deliver] = []
         self._revoked: dict[str, Revocation] = {}
-        self._acked: dict[int, Flight] = {}  # acknowledged or about to be, and not yet handed to an executor
         self._credit = 0
         self._is_open = False  # whether what a predecessor held has been released
         self._is_fed = True  # whether a consumer may still deliver
@@ -233,9 +234,15 @@ class ExecutorPool(StemActor):
             case m.LeasesLost(tokens):
                 self._lost(tokens)
             case m.Marked(token, answer):
-                self._marked(token, answer)
+                if not self._clearance.marked(token, answer):
+                    self._lost([token])
+                self._dispatch()
+            case m.Permitted(outcomes):
+                self._finish(self._clearance.permitted(outcomes))
+                self._dispatch()
             case m.Announced(records):
-                self._announced(records)
+                self._finish(self._clearance.announced(records))
+                self._dispatch()
             case m.AckedFirst(token, answer):
                 self._acked_first(token, answer)
             case m.Revoke(revocations):
@@ -283,9 +290,9 @@ class ExecutorPool(StemActor):
             self._uncatalogued.append(m.Deliver(deliveries, judged))  # until the first executor has said which tasks there are
             return
         now = self.clock.monotonic()
-        flights, line = self._flights, self._line
+        flights, line, announces = self._flights, self._line, self._settings.announces_redeliveries
         ended = [(flights.add(each, now), outcome) for each, outcome in judged if each.lease.token not in flights]
-        announced: list[Delivery] = []
+        uncleared: list[Flight] = []
         for delivery in deliveries:
             if delivery.lease.token in flights:
                 continue
@@ -293,13 +300,12 @@ class ExecutorPool(StemActor):
             outcome = self._judge(flight)
             if outcome is not None:
                 ended.append((flight, outcome))
-            elif self._settings.announces_redeliveries and delivery.state.delivery_count > 1:
-                flight.stage = Stage.ANNOUNCING
-                announced.append(delivery)
+            elif flight.limits or (announces and delivery.state.delivery_count > 1):
+                uncleared.append(flight)
             else:
                 line.add(flight)
         self._finish(ended)
-        self._announce(announced)
+        self._clearance.admit(uncleared)
         self._dispatch()
         self._keep_ticking()
 
@@ -326,6 +332,7 @@ class ExecutorPool(StemActor):
         flight.ignore_result = bool(delivery.envelope.meta.get("stem.ignoreResult", facts.ignore_result))
         flight.is_exclusive = facts.exclusive
         flight.acks_early = not facts.acks_late
+        flight.limits = facts.limits
         flight.expected = self._run_times.expected(flight.name)
         if delivery.lease.visibility < self._settings.visibility_timeout:
             self.tell(m.LEASE_RENEWER, m.RenewNow())
@@ -341,31 +348,12 @@ class ExecutorPool(StemActor):
         if unknown:
             self.tell(m.CONSUMER, m.Recover(unknown))
 
-    def _announce(self, deliveries: Sequence[Delivery]) -> None:
-        """Where results have a server of their own: what an earlier holder still writes there must be refused."""
-        if deliveries:
-            self.tell(m.SETTLER, m.Announce(deliveries))
-
-    def _announced(self, records: Mapping[int | str, TaskRecord | None]) -> None:
-        ended: list[tuple[Flight, Outcome]] = []
-        for token, record in records.items():
-            flight = self._flights.get(token)
-            if flight is None or flight.stage is not Stage.ANNOUNCING:
-                continue
-            if record is None:
-                self._line.add(flight)
-            else:
-                is_dead = record.state is TaskState.FAILED
-                ended.append((flight, Recorded(record.meta.get("deadLetter", "max-retries-exhausted") if is_dead else None)))
-        self._finish(ended)
-        self._dispatch()
-
     # ------------------------------------------------------------ work out
 
     def _dispatch(self) -> None:
         """Give executors what waits, as far as they take it, evenly."""
-        if self._shutdown is None and (suspect := self._line.next_suspect()) is not None:
-            self.tell(m.SETTLER, m.MarkStarted(suspect.delivery.lease))
+        if self._shutdown is None:
+            self._clearance.mark_next()
         for is_async in (False, True):
             waiting = self._line.of_kind(is_async)
             if not waiting:
@@ -393,8 +381,8 @@ class ExecutorPool(StemActor):
                 break
             if flight.acks_early and not flight.is_acked:
                 if len(self._acked) >= len(self._crew.slots):
-                    break
-                self._ack_first(waiting.popleft())
+                    break  # a few at a time: what is left of them is lost
+                self._clearance.ack_first(waiting.popleft())
                 continue
             waiting.popleft()
             tasks.append(self._board(slot, flight))
@@ -424,12 +412,6 @@ class ExecutorPool(StemActor):
             self._settings.max_payload_bytes,
         )
 
-    def _ack_first(self, flight: Flight) -> None:
-        """It starts once at most: the broker hears that it is done before it starts. A few at a time: what is left is lost."""
-        flight.stage = Stage.ACKING
-        self._acked[flight.claim] = flight
-        self.tell(m.SETTLER, m.AckFirst(flight.delivery))
-
     def _acked_first(self, token: int | str, answer: Answer) -> None:
         flight = self._flights.get(token)
         if flight is None or flight.stage is not Stage.ACKING:
@@ -452,18 +434,6 @@ class ExecutorPool(StemActor):
         for flight in taken:
             slot.unload(flight)
         self._line.put_first(taken)
-
-    def _marked(self, token: int | str, answer: Answer) -> None:
-        """The suspect may start, in an executor of its own."""
-        suspect = self._line.suspect
-        if suspect is None or suspect.token != token:
-            return
-        if not isinstance(answer, Done):
-            self._lost([token])
-        elif suspect.stage is Stage.MARKING:
-            suspect.is_marked = True
-            self._line.put_first([suspect])
-        self._dispatch()
 
     # ------------------------------------------------------------ reports of executors
 
@@ -652,13 +622,7 @@ class ExecutorPool(StemActor):
     def _tell_again(self) -> None:
         """A new settler: whatever has no answer yet. Of two settlements the second finds nothing to do."""
         self._tell_finished([flight.run for flight in self._flights if flight.run is not None])
-        suspect = self._line.suspect
-        if suspect is not None and suspect.stage is Stage.MARKING:
-            self.tell(m.SETTLER, m.MarkStarted(suspect.delivery.lease))
-        self._announce([flight.delivery for flight in self._flights if flight.stage is Stage.ANNOUNCING])
-        for flight in self._acked.values():
-            if flight.stage is Stage.ACKING:
-                self.tell(m.SETTLER, m.AckFirst(flight.delivery))
+        self._clearance.tell_again()
         if not self._is_open:
             self.tell(m.SETTLER, m.ReleaseHeld())
 
@@ -748,7 +712,9 @@ class ExecutorPool(StemActor):
         # Suspects wait for one another, however short the tasks are that the credit is reckoned by.
         waiting = [*self._line.suspects, *(self._line.of_kind(False) if self._is_hoarding else ())]
         old = [flight for flight in waiting if now - flight.received_at > _HOARDING_AFTER]
-        late = [flight for flight in old if not (flight.is_marked or flight.is_acked)]
+        late = [
+            flight for flight in old if not (flight.is_marked or flight.is_acked or flight.limits)
+        ]  # that cost them something
         if late:
             self._line.forget(late)
             self._finish([(flight, Interrupted()) for flight in late])
@@ -764,7 +730,7 @@ class ExecutorPool(StemActor):
         ended: list[tuple[Flight, Outcome]] = []
         for flight in hit:
             outcome = self._revoked_outcome(flight.delivery)
-            if flight.stage in (Stage.WAITING, Stage.ANNOUNCING):
+            if flight.stage in (Stage.WAITING, Stage.LIMITED, Stage.ANNOUNCING):
                 ended.append((flight, outcome))
             elif flight.stage is Stage.INSIDE and self._revoked[flight.delivery.envelope.id].terminate:
                 self._stop_run(flight, InterruptKind.REVOKED, outcome)

@@ -6,10 +6,11 @@ should be (credit).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Any
 
+from stem_actors.actors.catalogue import LimitRule
 from stem_actors.actors.messages import Run
 from stem_actors.executors.frames import InterruptKind
 from stem_actors.model.delivery import Delivery
@@ -26,6 +27,7 @@ AHEAD = 0.05
 
 class Stage(Enum):
     WAITING = "waiting"  # in the pool
+    LIMITED = "limited"  # by a rate, and the limiter is being asked
     ANNOUNCING = "announcing"  # a redelivery that the result store is being told of
     ACKING = "acking"  # acknowledged before it starts, which the broker is being told
     MARKING = "marking"  # a suspect whose mark is on its way to the broker
@@ -52,6 +54,7 @@ class Flight:
     ignore_result: bool = False
     is_exclusive: bool = False
     acks_early: bool = False
+    limits: Sequence[LimitRule] = ()
     slot: int = -1
     started_at: float | None = None
     is_marked: bool = False

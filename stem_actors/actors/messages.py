@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from stem_actors.actors.catalogue import LimitRule
 from stem_actors.executors.process import ExecutorProcess
 from stem_actors.model.delivery import Delivery, Lease
-from stem_actors.model.outcome import Outcome
+from stem_actors.model.outcome import Limited, Outcome
 from stem_actors.model.record import TaskRecord
 from stem_actors.model.retry import RetryPolicy
 from stem_actors.ports import Answer, Revocation
@@ -31,6 +32,7 @@ __all__ = [
     "AckedFirst",
     "Announce",
     "Announced",
+    "AskPermits",
     "ConsumerStarted",
     "Credit",
     "Deliver",
@@ -46,6 +48,8 @@ __all__ = [
     "MarkStarted",
     "Marked",
     "Note",
+    "Permit",
+    "Permitted",
     "Recover",
     "ReleaseHeld",
     "RenewNow",
@@ -187,6 +191,13 @@ class Announced:
 
 
 @dataclass(frozen=True, slots=True)
+class Permitted:
+    """The rate limiter's answers to an `AskPermits`, by token: None for those that may run."""
+
+    answers: Mapping[int | str, Limited | None]
+
+
+@dataclass(frozen=True, slots=True)
 class ErrandDone:
     """What an executor's errand came to: error class and text, or the answer, packed."""
 
@@ -292,6 +303,20 @@ class AckFirst:
     """Acknowledge a delivery that is about to start (`acks_late=False`)."""
 
     delivery: Delivery
+
+
+class Permit(NamedTuple):
+    """What is asked for one delivery: that these limits allow it."""
+
+    delivery: Delivery
+    limits: Sequence[LimitRule]
+
+
+@dataclass(frozen=True, slots=True)
+class AskPermits:
+    """Ask the rate limiter whether these may run."""
+
+    permits: Sequence[Permit]
 
 
 @dataclass(frozen=True, slots=True)

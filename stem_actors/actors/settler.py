@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, assert_never
 
 from stem_actors.actors import messages as m
+from stem_actors.actors.permits import Permits
 from stem_actors.actors.reconnect import Reconnect
 from stem_actors.actors.settlement_counter import SettlementCounter
 from stem_actors.actors.vitals import Vitals
@@ -21,7 +22,7 @@ from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.outcome import Ack, DeadLetter, ErrorInfo, Release
 from stem_actors.model.record import Settlement, TaskRecord, running_record, settlement
 from stem_actors.model.retry import Limits, decide
-from stem_actors.ports import Answer, Broker, Done, Refused, ResultBackend, Stale
+from stem_actors.ports import Answer, Broker, Done, RateLimiter, Refused, ResultBackend, Stale
 from stem_actors.supervision.base import ActorContext, StemActor
 
 __all__ = ["Settler"]
@@ -37,17 +38,17 @@ class _TryAgain:
     """The broker was away; perhaps it is back."""
 
 
-Message: TypeAlias = m.Finished | m.Errand | m.Note | m.AckFirst | m.MarkStarted | m.Announce | m.ReleaseHeld | _TryAgain
+_After: TypeAlias = m.AckFirst | m.MarkStarted | m.AskPermits | m.Announce | m.ReleaseHeld
 
-_After: TypeAlias = m.AckFirst | m.MarkStarted | m.Announce | m.ReleaseHeld
+Message: TypeAlias = m.Finished | m.Errand | m.Note | _After | _TryAgain
 
 
 class Settler(StemActor):
     """Tells the broker how each delivery ended.
 
     Owns:     nothing that lasts: what it holds unsettled, the pool hands over again to a successor.
-    Receives: Finished, Note, AckFirst, MarkStarted, Announce, ReleaseHeld, Errand.
-    Tells:    executor pool (Settled, AckedFirst, Marked, Announced, HeldReleased, SettlerStarted, ErrandDone).
+    Receives: Finished, Note, AckFirst, MarkStarted, AskPermits, Announce, ReleaseHeld, Errand.
+    Tells:    executor pool (Settled, AckedFirst, Marked, Permitted, Announced, HeldReleased, SettlerStarted, ErrandDone).
 
     While the broker is away it keeps what it has and tries again; the pool's credit bounds how much that can become. Where
     results have a server of their own they are written first, then the delivery is settled.
@@ -59,6 +60,7 @@ class Settler(StemActor):
         broker: Broker,
         separate_results: ResultBackend | None,
         notes_to: ResultBackend | None,
+        rate_limits: RateLimiter,
         holder: str,
         worker: str,
         limits: Limits,
@@ -77,6 +79,7 @@ class Settler(StemActor):
         self._vitals = vitals
         self._tally = tally
         self._counter = SettlementCounter(worker, tally)
+        self._permits = Permits(rate_limits, self.clock, worker, tally)
         self._chance = random.Random()
         self._unsettled: list[tuple[m.Run, Settlement]] = []
         self._acked: list[tuple[m.Run, Settlement]] = []  # acknowledged when they started: only their records are wanted
@@ -94,7 +97,7 @@ class Settler(StemActor):
                 self._finished(runs)
             case m.Note(runs, progress):
                 self._note(m.Note(runs, progress))
-            case m.AckFirst() | m.MarkStarted() | m.Announce() | m.ReleaseHeld():
+            case m.AckFirst() | m.MarkStarted() | m.AskPermits() | m.Announce() | m.ReleaseHeld():
                 self._after_settling.append(message)
                 self._settle_all()
             case m.Errand(process, number, errand, payload):
@@ -204,6 +207,8 @@ class Settler(StemActor):
                 self.tell(m.EXECUTOR_POOL, m.AckedFirst(delivery.lease.token, self._ack_first(delivery)))
             case m.MarkStarted(lease):
                 self.tell(m.EXECUTOR_POOL, m.Marked(lease.token, self._broker.mark_started(lease)))
+            case m.AskPermits(permits):
+                self.tell(m.EXECUTOR_POOL, m.Permitted(self._permits.ask(permits)))
             case m.Announce(deliveries):
                 self.tell(m.EXECUTOR_POOL, m.Announced(self._announce(deliveries)))
             case m.ReleaseHeld():

@@ -13,7 +13,7 @@ from stem_actors.clock import Clock
 from stem_actors.config import Settings
 from stem_actors.errors import ConfigError
 from stem_actors.model.lapse import Retention
-from stem_actors.ports import Broker, ControlBus, HeartbeatStore, LockStore, ResultBackend, RevokeStore, Stores
+from stem_actors.ports import Broker, ControlBus, HeartbeatStore, LockStore, RateLimiter, ResultBackend, RevokeStore, Stores
 
 __all__ = ["SCHEMES", "Opened", "Synchronous", "is_same_place", "open_configured", "open_stores"]
 
@@ -27,6 +27,7 @@ def open_stores(
     broker_url: str,
     backend_url: str | None = None,
     *,
+    rate_limit_url: str | None = None,
     namespace: str = "stem",
     clock: Clock,
     visibility_timeout: float = 30.0,
@@ -39,8 +40,9 @@ def open_stores(
 ) -> Stores:
     """The stores behind these URLs. Nothing is connected to or created before its first use.
 
-    `backend_url` None: the broker's; `"none"`: no results. A memory URL names nothing: every call opens stores of its own, so
-    whoever wants to share them shares what this returns. `accept_data_loss`: also a server that may drop tasks is used.
+    `backend_url` None: the broker's; `"none"`: no results. `rate_limit_url` None: the broker's. A memory URL names nothing: every
+    call opens stores of its own, so whoever wants to share them shares what this returns. `accept_data_loss`: also a server that
+    may drop tasks is used.
     `identity`: whom to trust over TLS, and who we are; None: the system's authorities, and nobody.
 
     Raises:
@@ -48,6 +50,7 @@ def open_stores(
     """
     place = _place(broker_url)
     results_place = None if backend_url == NO_RESULTS else place if backend_url is None else _place(backend_url)
+    limits_place = place if rate_limit_url is None else _place(rate_limit_url)
     retention = Retention(visibility_timeout, max_deaths, dead_letter_ttl, result_ttl if results_place == place else None)
     opened: dict[_Place, Opened] = {}
 
@@ -62,10 +65,15 @@ def open_stores(
         results=None if results_place is None else at(results_place).results(result_ttl),
         revocations=server.revocations(),
         locks=server.locks(),
+        rate_limits=at(limits_place).rate_limits(),
         heartbeats=server.heartbeats(),
         control=server.control(),
         settles_results=results_place == place,
-        names={"broker": str(place), "results": NO_RESULTS if results_place is None else str(results_place)},
+        names={
+            "broker": str(place),
+            "results": NO_RESULTS if results_place is None else str(results_place),
+            "rate_limits": str(limits_place),
+        },
     )
 
 
@@ -74,6 +82,7 @@ def open_configured(settings: Settings, clock: Clock) -> Stores:
     return open_stores(
         settings.broker_url,
         settings.result_backend_url,
+        rate_limit_url=settings.rate_limit_url,
         namespace=settings.namespace,
         clock=clock,
         visibility_timeout=settings.visibility_timeout,
@@ -98,6 +107,7 @@ class Opened(Protocol):
     def results(self, ttl: float) -> ResultBackend: ...
     def revocations(self) -> RevokeStore: ...
     def locks(self) -> LockStore: ...
+    def rate_limits(self) -> RateLimiter: ...
     def heartbeats(self) -> HeartbeatStore: ...
     def control(self) -> ControlBus: ...
 

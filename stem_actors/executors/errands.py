@@ -19,7 +19,17 @@ from stem_actors.errors import BrokerUnavailable, StemError, UsageError
 from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.outcome import ErrorInfo
 from stem_actors.model.record import TaskRecord
-from stem_actors.ports import Broker, ControlBus, HeartbeatStore, LockStore, Message, ResultBackend, RevokeStore, Stores
+from stem_actors.ports import (
+    Broker,
+    ControlBus,
+    HeartbeatStore,
+    LockStore,
+    Message,
+    RateLimiter,
+    ResultBackend,
+    RevokeStore,
+    Stores,
+)
 
 __all__ = ["Errand", "WorkerLink", "answer_of", "run_errand", "stores_through"]
 
@@ -56,6 +66,7 @@ def stores_through(find_link: Callable[[], WorkerLink], has_results: bool) -> St
         results=results,
         revocations=cast(RevokeStore, _OutOfReach("revoking")),
         locks=cast(LockStore, _OutOfReach("locking")),
+        rate_limits=cast(RateLimiter, _OutOfReach("limiting rates")),
         heartbeats=cast(HeartbeatStore, _OutOfReach("looking at workers")),
         control=cast(ControlBus, _OutOfReach("controlling workers")),
         settles_results=True,

@@ -19,6 +19,7 @@ __all__ = [
     "Failed",
     "Interrupted",
     "Lapsed",
+    "Limited",
     "Outcome",
     "Recorded",
     "Rejected",
@@ -107,6 +108,13 @@ class Unregistered:
 
 
 @dataclass(frozen=True, slots=True)
+class Limited:
+    """A rate limit puts it off. `wait`: the limiter's seconds; None when it did not say."""
+
+    wait: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Recorded:
     """An earlier delivery of this attempt ended; only its settlement was lost. `dead_letter`: why it failed for good, if so."""
 
@@ -122,7 +130,18 @@ class Rejected:
 
 
 Outcome: TypeAlias = (
-    Succeeded | Failed | RetryAsked | Interrupted | Died | Lapsed | Revoked | Expired | Unregistered | Recorded | Rejected
+    Succeeded
+    | Failed
+    | RetryAsked
+    | Interrupted
+    | Died
+    | Lapsed
+    | Revoked
+    | Expired
+    | Unregistered
+    | Limited
+    | Recorded
+    | Rejected
 )
 
 

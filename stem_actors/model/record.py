@@ -17,6 +17,7 @@ from stem_actors.model.outcome import (
     Failed,
     Interrupted,
     Lapsed,
+    Limited,
     Outcome,
     Recorded,
     Rejected,
@@ -90,7 +91,7 @@ def running_record(delivery: Delivery, facts: Mapping[str, Any]) -> TaskRecord:
 
 def _state_after(state: State, outcome: Outcome) -> State | None:
     match outcome:
-        case Succeeded() | Interrupted() | Revoked() | Expired() | Rejected() | Recorded():
+        case Succeeded() | Interrupted() | Limited() | Revoked() | Expired() | Rejected() | Recorded():
             return None
         case Failed():
             return state.retried()

@@ -20,6 +20,7 @@ from stem_actors.model.outcome import (
     Failed,
     Interrupted,
     Lapsed,
+    Limited,
     Outcome,
     Recorded,
     Rejected,
@@ -116,6 +117,8 @@ def decide(delivery: Delivery, outcome: Outcome, policy: RetryPolicy, limits: Li
             if delivery.state.hand_backs + 1 >= limits.max_hand_backs:
                 return DeadLetter("unregistered-task", {"task": delivery.envelope.name})
             return Defer(min(30.0, 2.0 ** min(delivery.state.hand_backs, _LARGEST_EXPONENT)))
+        case Limited(wait):
+            return Defer(DEFAULT_BACKOFF.delay(0, chance) if wait is None else max(0.0, wait))
         case Rejected(reason, error):
             return DeadLetter(reason, {"error": f"{error.type}: {error.message}"})
         case _:

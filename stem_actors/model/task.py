@@ -5,12 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from stem_actors.errors import TaskDefinitionError, UnknownTask
+from stem_actors.model.rate import parse_rate
 from stem_actors.model.retry import RetryPolicy
 
-__all__ = ["TaskDefinition", "TaskOptions", "TaskRegistry"]
+__all__ = ["FailureMode", "TaskDefinition", "TaskOptions", "TaskRegistry"]
+
+
+FailureMode: TypeAlias = Literal["fail_open", "fail_closed"]
+"""What holds while the rate limiter does not answer: tasks run without limit, or wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +24,11 @@ class TaskOptions:
 
     `acks_late`  False: acknowledged when it starts, so that it runs once at most, and never again whatever becomes of it
     `exclusive`  stopped before its lease can run out while renewal goes unanswered
+    `rate_limit` how often it starts: `10/s`, `100/m`, `5/h`; counted apart for each value of the header `tenant`
+    `group_rate_limit`  how often all tasks of a group start together; the group is `group_rate_key`, else what the call's header
+                 `group_rate_key_header` says
+    `rate_limit_failure_mode`, `group_rate_limiter_failure_mode`  while the limit cannot be asked for: `fail_open`, it runs, or
+                 `fail_closed`, it waits
     """
 
     queue: str | None = None
@@ -31,6 +41,12 @@ class TaskOptions:
     acks_late: bool = True
     ignore_result: bool = False
     retry_policy: RetryPolicy | None = None
+    rate_limit: str | None = None
+    rate_limit_failure_mode: FailureMode = "fail_open"
+    group_rate_limit: str | None = None
+    group_rate_key: str | None = None
+    group_rate_key_header: str = "tenant"
+    group_rate_limiter_failure_mode: FailureMode = "fail_open"
     description: str = ""
     tags: Sequence[str] = ()
     idempotent: bool = False
@@ -43,6 +59,12 @@ class TaskOptions:
             raise TaskDefinitionError(f"the soft time limit ({soft} s) must end before the hard one ({hard} s)")
         if self.max_retries is not None and self.max_retries < 0:
             raise TaskDefinitionError("max_retries is a number from 0")
+        for rate in (self.rate_limit, self.group_rate_limit):
+            if rate is not None:
+                parse_rate(rate)
+        for mode in (self.rate_limit_failure_mode, self.group_rate_limiter_failure_mode):
+            if mode not in get_args(FailureMode):
+                raise TaskDefinitionError(f"{mode!r} is no failure mode of a rate limit: fail_open or fail_closed")
 
 
 @dataclass(frozen=True, slots=True)

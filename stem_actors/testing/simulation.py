@@ -443,6 +443,7 @@ class Simulation:
             self._stop(chance.choice(living), seconds)
 
     def cut_off(self, seconds: float) -> None:
+        """Let the broker be out of everybody's reach for so long."""
         call = self._fault_begins("outage", f"{seconds:.3f} s", everything=True)
         self.nemesis.cut_off(seconds)
         self.turns.plan(seconds, lambda: self._fault_ends(call))

@@ -21,6 +21,7 @@ from stem_actors.model.delivery import Handout, Lease
 from stem_actors.model.lapse import Retention
 from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.outcome import Ack, DeadLetter, Defer, Release, Retry, Verdict
+from stem_actors.model.rate import Limit
 from stem_actors.model.record import Settlement, TaskRecord
 from stem_actors.ports import (
     Answer,
@@ -32,6 +33,7 @@ from stem_actors.ports import (
     Intake,
     Message,
     QueueDepth,
+    RateLimiter,
     RecordPage,
     ResultBackend,
     Revocation,
@@ -125,6 +127,7 @@ class SimulatedServer:
             results=SimulatedResults(link, results) if self._has_results else None,
             revocations=_Revocations(link, self._memory.revocations()),
             locks=self._memory.locks(),
+            rate_limits=_RateLimits(link, self._memory.rate_limits()),
             heartbeats=self._memory.heartbeats(),
             control=_Control(link, self._memory.control()),
             settles_results=self._has_results and not self.separate_results,
@@ -420,6 +423,18 @@ class _Revocations:
 
     def close(self) -> None:
         self._store.close()
+
+
+class _RateLimits:
+    def __init__(self, link: _Link, limiter: RateLimiter) -> None:
+        self._link = link
+        self._limiter = limiter
+
+    def acquire(self, asked: Sequence[Sequence[Limit]]) -> list[float | None]:
+        return self._link.call("acquire", lambda: self._limiter.acquire(asked))
+
+    def close(self) -> None:
+        self._limiter.close()
 
 
 class _Control:

@@ -53,8 +53,8 @@ def test_nothing_is_wrong_where_a_node_works(ours: Place) -> None:
     assert code == 0
     assert {name for name, each in found.items() if not each["ok"]} == set()
     assert found.keys() >= {
-        *("settings", "process", "ready", "versions", "broker", "backend", "revocations", "locks", "heartbeats", "control"),
-        *("clock", "leases", "file-descriptors", "workers", "queues", "dead-letters", "application"),
+        *("settings", "process", "ready", "versions", "broker", "backend", "revocations", "locks", "rate_limits", "heartbeats"),
+        *("control", "clock", "leases", "file-descriptors", "workers", "queues", "dead-letters", "application"),
     }
     assert found["versions"]["facts"].keys() >= {"python", "stem-actors", "sqlite", "redis", "servers"}
     assert found["leases"]["facts"] == {"visibilityTimeout": 30.0, "drainTimeout": 20.0, "softGracePeriod": 5.0}

@@ -133,6 +133,8 @@ def die_at(place: Probed, point: str, seconds: Sequence[float], first: int) -> l
     """Have a process die at a point, with tasks of so many seconds to bring one there."""
     arm(place.run, point)
     handles = [place.enqueue("jobs.note", first + number, each) for number, each in enumerate(seconds)]
+    if point.startswith("retry"):
+        place.enqueue("jobs.fail_once")
     until(lambda: not is_armed(place.run, point), LONG, what=point)
     return handles
 

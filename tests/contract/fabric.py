@@ -82,6 +82,7 @@ class MemoryFabric(Fabric):
             space.results(RESULT_TTL),
             space.revocations(),
             space.locks(),
+            space.rate_limits(),
             space.heartbeats(),
             space.control(),
             settles_results=True,
@@ -101,7 +102,8 @@ class MemoryFabric(Fabric):
     def count_entries(self) -> int:
         space = self._space
         waiting = sum(len(messages) for levels in space.ready.values() for messages in levels.values())
-        kept = (space.delayed, space.leased, space.senders, space.names, space.locks, space.control, *space.dead.values())
+        own = (space.senders, space.names, space.locks, space.buckets, space.control)
+        kept = (space.delayed, space.leased, *own, *space.dead.values())
         return waiting + sum(map(len, kept))
 
 

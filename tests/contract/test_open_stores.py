@@ -22,7 +22,7 @@ def test_three_slashes_are_relative_and_four_absolute(tmp_path: Path, monkeypatc
     publish(relative.broker, "b")
     absolute = open_stores(f"file:///{tmp_path}/stem.db", clock=CLOCK)
     assert len(take(absolute.broker)) == 2
-    assert relative.names == {"broker": f"sqlite:///{tmp_path}/stem.db", "results": f"sqlite:///{tmp_path}/stem.db"}
+    assert relative.names == dict.fromkeys(("broker", "results", "rate_limits"), f"sqlite:///{tmp_path}/stem.db")
     relative.close()
     absolute.close()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import subprocess
 import sys
 import sysconfig
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,26 +165,6 @@ def leaves(parser: CommandParser) -> Iterator[str]:
             yield from leaves(child)
 
 
-def test_every_test_that_a_page_names_exists() -> None:
-    text = (ROOT / "docs/explanation/guarantees.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"`([\w/]+\.py)::(test_\w+)`", text))
-    assert len(named) > 30
-    assert {f"{file}::{name}" for file, name in named if name not in functions(ROOT / "tests" / file)} == set()
-
-
-def functions(file: Path) -> set[str]:
-    if not file.exists():
-        return set()
-    return {node.name for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)}
-
-
-def test_every_promise_has_its_tests() -> None:
-    rows = re.findall(
-        r"^## (P\d+) .*?(?=^## |\Z)", (ROOT / "docs/explanation/guarantees.md").read_text(), re.MULTILINE | re.DOTALL
-    )
-    assert rows == [f"P{number}" for number in range(1, 11)]
-
-
 def test_every_page_is_reached_from_the_index() -> None:
     found, open_pages = set[Path](), [ROOT / "docs/index.md"]
     while open_pages:
@@ -196,6 +176,32 @@ def test_every_page_is_reached_from_the_index() -> None:
         open_pages += [(page.parent / target).resolve() for target in targets if (page.parent / target).exists()]
     wanted = {page for page in (ROOT / "docs").rglob("*.md") if page.parent.name not in ("decisions", "changelog.d")}
     assert {str(page.relative_to(ROOT)) for page in wanted - found} == set()
+
+
+@pytest.mark.parametrize("page", ALL)
+def test_a_link_to_a_part_of_a_page_leads_to_a_heading(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:\s]*)#([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    assert [f"{target}#{part}" for target, part in links if part not in parts(page.parent / target if target else page)] == []
+
+
+def parts(page: Path) -> set[str]:
+    """What a page's headings are called in links to them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_layers_that_are_drawn_are_those_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract["id"] == "layers"]
+    names = [[each.strip(" ()").removeprefix("stem_actors.") for each in layer.split("|")] for layer in layers]
+    drawn = [" | ".join(name for name in layer if exists(name)) for layer in names]
+    assert "\n".join(["```", *drawn, "```"]) in (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+
+
+def exists(module: str) -> bool:
+    """A layer may be declared before there is anything in it."""
+    places = [ROOT / "stem_actors" / module, ROOT / "cli" / module, ROOT / "chaos" / module]
+    return any(place.is_dir() or place.with_suffix(".py").exists() for place in places)
 
 
 def test_the_delays_that_the_tutorial_names_are_the_default_ones() -> None:

@@ -16,6 +16,7 @@ from stem_actors.model.outcome import (
     Failed,
     Interrupted,
     Lapsed,
+    Limited,
     Outcome,
     Recorded,
     Rejected,
@@ -43,6 +44,7 @@ outcomes: st.SearchStrategy[Outcome] = st.one_of(
     st.builds(Revoked, st.none() | texts),
     st.just(Expired()),
     st.just(Unregistered()),
+    st.builds(Limited, st.none() | st.floats(-1, 1e6)),
     st.builds(Recorded, st.none() | texts),
     st.builds(Rejected, texts, errors),
 )
@@ -78,7 +80,7 @@ def test_every_outcome_has_a_verdict_and_a_settlement_that_fits(
             assert delivery.retries_left > 0
             assert (after.attempt, after.lapses) == (state.attempt + 1, 0)
         case Release() | Defer():
-            assert isinstance(outcome, Interrupted | Lapsed | Died | Unregistered)
+            assert isinstance(outcome, Interrupted | Lapsed | Died | Unregistered | Limited)
             assert after.attempt == state.attempt
         case DeadLetter(reason):
             assert reason or isinstance(outcome, Rejected | Recorded)

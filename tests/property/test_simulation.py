@@ -24,7 +24,8 @@ from stem_actors.model.outcome import Ack, Retry
 from stem_actors.model.record import Settlement
 from stem_actors.ports import Answer, Broker, Done, Message
 from stem_actors.testing import Faults, NotQuiet, Simulation
-from stem_chaos.simulation import broken
+from stem_chaos.checker.rates import rate_checker
+from stem_chaos.simulation import CHECKERS, broken
 
 SCHEDULES = 40  # of each kind; a soak tries thousands
 ENOUGH = 150  # schedules in which a broken promise has to be found
@@ -36,6 +37,7 @@ EXPECTS = {
     "hopeless": "max-retries-exhausted",
     "long": "succeeded",
     "waits": "succeeded",
+    "rare": "succeeded",
     "poison": "poison",
 }
 
@@ -72,6 +74,10 @@ def app() -> Stem:
     @app.task(name="waits")
     async def waits(seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    @app.task(name="rare", rate_limit="4/m", rate_limit_failure_mode="fail_closed")
+    def rare(number: int) -> int:
+        return number
 
     @app.task(name="poison")
     def poison() -> None:
@@ -114,6 +120,19 @@ def violations(seeds: Iterable[int], app: Stem, **options: Any) -> list[str]:
 @pytest.mark.parametrize("separate_results", [False, True], ids=["results-beside", "results-apart"])
 def test_every_promise_is_kept_in_every_schedule(app: Stem, separate_results: bool) -> None:
     assert violations(range(SCHEDULES), app, separate_results=separate_results) == []
+
+
+@pytest.mark.parametrize("separate_results", [False, True], ids=["results-beside", "results-apart"])
+def test_a_rate_limit_is_kept_and_loses_nothing_in_every_schedule(app: Stem, separate_results: bool) -> None:
+    for seed in range(SCHEDULES):
+        settings = {"visibility_timeout": 4.0, "max_deliveries": 3}
+        with Simulation(app, seed=seed, faults=Faults(), workers=2, settings=settings, separate_results=separate_results) as run:
+            for number in range(10):
+                with contextlib.suppress(BrokerUnavailable):
+                    app.enqueue_by_name("rare", [number])
+            run.until_quiet(limit=600.0)
+            findings = broken(run, EXPECTS, [*CHECKERS, rate_checker("rare", "4/m")])
+            assert [violation.text for finding in findings for violation in finding.violations] == [], seed
 
 
 @pytest.mark.soak

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from stem_chaos.workload.bank import Bank
 from stem_chaos.workload.coroutines import Coroutines
 from stem_chaos.workload.delayed import Delayed
+from stem_chaos.workload.limited import Limited
 from stem_chaos.workload.long import Long
 from stem_chaos.workload.poison import Poison
 from stem_chaos.workload.priorities import Priorities
@@ -18,6 +19,6 @@ from stem_chaos.workload.workload import Workload
 __all__ = ["WORKLOADS", "app"]
 
 WORKLOADS: Mapping[str, Callable[..., Workload]] = {
-    kind.name: kind for kind in (Short, Long, Delayed, Retries, Priorities, Poison, Coroutines, Bank)
+    kind.name: kind for kind in (Short, Long, Delayed, Retries, Priorities, Poison, Coroutines, Limited, Bank)
 }
 """Each is made with the parameters that a suite gives it."""

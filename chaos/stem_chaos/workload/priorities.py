@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,10 +14,13 @@ from stem_chaos.workload.workload import Enqueue, arrivals
 
 __all__ = ["Priorities", "take_turn"]
 
+_TURN = 0.03
+
 
 @app.task
 def take_turn(number: int) -> int:
-    """Have had one's turn."""
+    """Have had one's turn. It takes a moment, or no other would have to wait for it."""
+    time.sleep(_TURN)
     return number
 
 
@@ -24,7 +28,7 @@ def take_turn(number: int) -> int:
 class Priorities(Plain):
     """`burst`: so many at a time; `rate` counts them all."""
 
-    burst: int = 20
+    burst: int = 100
 
     name: ClassVar[str] = "priorities"
 

@@ -6,6 +6,7 @@ from stem_actors.adapters.memory.broker import MemoryBroker
 from stem_actors.adapters.memory.control import MemoryControl
 from stem_actors.adapters.memory.heartbeats import MemoryHeartbeats
 from stem_actors.adapters.memory.locks import MemoryLocks
+from stem_actors.adapters.memory.rate_limits import MemoryRateLimits
 from stem_actors.adapters.memory.results import MemoryResults
 from stem_actors.adapters.memory.revocations import MemoryRevocations
 from stem_actors.adapters.memory.space import Space
@@ -43,6 +44,9 @@ class MemorySpace:
 
     def locks(self) -> MemoryLocks:
         return MemoryLocks(self.space)
+
+    def rate_limits(self) -> MemoryRateLimits:
+        return MemoryRateLimits(self.space)
 
     def heartbeats(self) -> MemoryHeartbeats:
         return MemoryHeartbeats(self.space)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from stem_actors.clock import Clock
 from stem_actors.model.delivery import State
 from stem_actors.model.lapse import Watch
+from stem_actors.model.rate import Bucket
 from stem_actors.model.record import TaskRecord
 from stem_actors.ports import Lock, Revocation
 
@@ -68,6 +69,7 @@ class Space:
     records: dict[str, tuple[TaskRecord, float]] = field(default_factory=dict)  # with their expiry
     revocations: dict[str, Revocation] = field(default_factory=dict)
     locks: dict[str, tuple[Lock, float]] = field(default_factory=dict)
+    buckets: dict[str, Bucket] = field(default_factory=dict)
     heartbeats: dict[str, tuple[dict[str, Any], float]] = field(default_factory=dict)
     control: list[tuple[int, str, bytes, float]] = field(default_factory=list)
     last_number: int = 0

@@ -10,6 +10,7 @@ from stem_actors.adapters.redis.control import RedisControl
 from stem_actors.adapters.redis.endpoint import Endpoint
 from stem_actors.adapters.redis.heartbeats import RedisHeartbeats
 from stem_actors.adapters.redis.locks import RedisLocks
+from stem_actors.adapters.redis.rate_limits import RedisRateLimits
 from stem_actors.adapters.redis.results import RedisResults
 from stem_actors.adapters.redis.revocations import RedisRevocations
 from stem_actors.adapters.redis.server import ServerReport, examine
@@ -38,6 +39,9 @@ class RedisSpace:
 
     def locks(self) -> RedisLocks:
         return RedisLocks(self.server, self._namespace)
+
+    def rate_limits(self) -> RedisRateLimits:
+        return RedisRateLimits(self.server, self._namespace)
 
     def heartbeats(self) -> RedisHeartbeats:
         return RedisHeartbeats(self.server, self._namespace)

@@ -70,6 +70,9 @@ class Keys:
     def lock(self, key: str) -> str:
         return f"{self._prefix}lock:{key}"
 
+    def rate(self, key: str) -> str:
+        return f"{self._prefix}rate:{key}"
+
     def control(self, channel: str) -> str:
         """A control channel: the key of its stream, and the channel that tells of new entries."""
         return f"{self._prefix}control:of:{channel}"
@@ -82,7 +85,9 @@ def expected_types(keys: Iterable[str]) -> dict[str, str]:
         _, is_of_queue, name = key.rpartition("}:")
         if ":result:" in key:
             continue  # whatever it is, it is replaced
-        if ":control:of:" in key:
+        if ":rate:" in key:
+            types[key] = "string"
+        elif ":control:of:" in key:
             types[key] = "stream"
         elif ":lock:" in key:
             types[key] = "hash"

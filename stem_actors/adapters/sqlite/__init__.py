@@ -9,6 +9,7 @@ from stem_actors.adapters.sqlite.connection import WRITE_DEADLINE, Database, Syn
 from stem_actors.adapters.sqlite.control import SqliteControl
 from stem_actors.adapters.sqlite.heartbeats import SqliteHeartbeats
 from stem_actors.adapters.sqlite.locks import SqliteLocks
+from stem_actors.adapters.sqlite.rate_limits import SqliteRateLimits
 from stem_actors.adapters.sqlite.results import SqliteResults
 from stem_actors.adapters.sqlite.revocations import SqliteRevocations
 from stem_actors.clock import Clock
@@ -42,6 +43,9 @@ class SqliteFile:
 
     def locks(self) -> SqliteLocks:
         return SqliteLocks(self.database, self._namespace)
+
+    def rate_limits(self) -> SqliteRateLimits:
+        return SqliteRateLimits(self.database, self._namespace)
 
     def heartbeats(self) -> SqliteHeartbeats:
         return SqliteHeartbeats(self.database, self._namespace)

@@ -16,6 +16,7 @@ from stem_actors.model.outcome import (
     Failed,
     Interrupted,
     Lapsed,
+    Limited,
     Outcome,
     Rejected,
     Release,
@@ -93,6 +94,7 @@ def test_an_expired_task_is_cancelled() -> None:
         (Lapsed("x"), Release(), STATE._replace(lapses=2)),
         (Died("x"), Defer(1.0), STATE._replace(deaths=("x",))),
         (Unregistered(), Defer(1.0), STATE._replace(hand_backs=1)),
+        (Limited(0.5), Defer(0.5), None),
     ],
 )
 def test_what_goes_back_leaves_no_record(outcome: Outcome, verdict: Verdict, state: State | None) -> None:

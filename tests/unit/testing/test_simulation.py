@@ -281,6 +281,20 @@ def test_every_queue_that_a_task_names_has_a_worker(app: Stem, simulate: Simulat
     assert mailed.state is TaskState.SUCCEEDED
 
 
+def test_a_rate_limit_holds_in_virtual_time(app: Stem, simulate: Simulate) -> None:
+    @app.task(rate_limit="2/h")
+    def rare(number: int) -> int:
+        return number
+
+    run = simulate(workers=2)
+    tasks = [run.enqueue(rare, number) for number in range(6)]
+    run.until_quiet()
+    assert [task.result for task in tasks] == list(range(6))
+    began = sorted(attempt.started_at for task in tasks for attempt in task.attempts)
+    assert len(began) == 6
+    assert began[-1] - began[0] == pytest.approx(2 * HOUR, rel=0.01)
+
+
 def test_what_never_ends_is_named(app: Stem, simulate: Simulate) -> None:
     @app.task
     def slow() -> None:
