@@ -6,10 +6,14 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; what we start would be deaf to it as well
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PERF = Path(__file__).parent / "perf"
 

@@ -123,7 +123,7 @@ def test_a_live_worker_is_followed(place: Place) -> None:
 
 # ---------------------------------------------------------------- health
 
-ROLES = ["broker", "backend", "revocations", "locks", "heartbeats", "control", "clock"]
+ROLES = ["broker", "backend", "revocations", "locks", "rate_limits", "heartbeats", "control", "clock"]
 
 
 def test_a_healthy_store_answers_for_every_role(shell: Shell, app: Stem) -> None:

@@ -71,7 +71,7 @@ def test_a_wrong_password_is_an_error_that_does_not_repeat_it(shell: Shell, serv
 
 def test_a_server_that_may_drop_tasks_fails_the_check_unless_that_is_accepted(shell: Shell, dropping: RedisServer) -> None:
     code, found = health(shell, dropping.url)
-    assert (code, [each["status"] for each in found]) == (70, ["error"] + ["ok"] * 6)
+    assert (code, [each["status"] for each in found]) == (70, ["error"] + ["ok"] * 7)
     assert "drops tasks" in found[0]["message"]
     assert any("noeviction" in hint and "--accept-data-loss" in hint for hint in found[0]["context"]["hints"])
     assert any("appendonly yes" in hint for hint in found[0]["context"]["hints"])
