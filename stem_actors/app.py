@@ -32,6 +32,7 @@ from stem_actors.model.moments import timestamp
 from stem_actors.model.record import TaskRecord
 from stem_actors.model.retry import RetryPolicy
 from stem_actors.model.task import FailureMode, TaskDefinition, TaskOptions, TaskRegistry
+from stem_actors.model.uniqueness import UniquePolicy, UniqueScope
 from stem_actors.ports import Stores
 
 if TYPE_CHECKING:
@@ -133,12 +134,21 @@ class Task(Generic[P, R]):
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """Have a worker run the function with these arguments. Durable when it returns.
 
+        `connection=`, unless the function has such a parameter, is no argument but an option: see `options`.
+
         Raises:
             PayloadError: an argument cannot travel.
             BrokerUnavailable: no answer within 10 s; the task may be enqueued or not.
         """
-        client = self._client
-        return Handle(client, client.enqueue(Call(self._definition.name, args, kwargs, self._options)))
+        client, options = self._client, self._options
+        if "connection" in kwargs and not self._takes_connection:
+            options = replace(options, connection=kwargs.pop("connection"))
+        return Handle(client, client.enqueue(Call(self._definition.name, args, kwargs, options)))
+
+    @property
+    def _takes_connection(self) -> bool:
+        parameters = inspect.signature(self._definition.function).parameters.values()
+        return any(each.name == "connection" or each.kind is each.VAR_KEYWORD for each in parameters)
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """Like `enqueue`, without blocking the event loop."""
@@ -165,12 +175,16 @@ class Task(Generic[P, R]):
         hard_time_limit: float | None = None,
         ignore_result: bool | None = None,
         meta: Mapping[str, Any] | None = None,
+        unique_key: str | None = None,
+        connection: Any = None,
     ) -> Self:
         """This task with other options for its calls; what is not named stays as it is.
 
         `countdown`  seconds until it may start; `eta` (an aware datetime, or seconds since the epoch) wins over it
         `expires`    not started later than this: seconds or a timedelta from the enqueue on, or an aware datetime
         `task_id`    an id of your own, for one call: a second one with it is refused (`DuplicateTaskId`)
+        `unique_key` what makes calls of a unique task the same, in place of their arguments
+        `connection` yours to the Postgres that is the broker: the task is stored in the transaction that is open there
         """
         options = _with_options(
             self._options,
@@ -186,6 +200,8 @@ class Task(Generic[P, R]):
             hard_time_limit=hard_time_limit,
             ignore_result=ignore_result,
             meta=meta,
+            unique_key=unique_key,
+            connection=connection,
         )
         return type(self)(self._client, self._definition, options)
 
@@ -286,6 +302,14 @@ class Stem:
         group_rate_key: str | None = None,
         group_rate_key_header: str = "tenant",
         group_rate_limiter_failure_mode: FailureMode = "fail_open",
+        concurrency_limit: int | None = None,
+        concurrency_key: str | None = None,
+        concurrency_key_header: str | None = None,
+        unique: bool = False,
+        unique_for: float | None = None,
+        unique_headers: Sequence[str] = (),
+        unique_policy: UniquePolicy = "reject",
+        unique_scope: UniqueScope | None = None,
         description: str | None = None,
         tags: Sequence[str] = (),
         idempotent: bool = False,
@@ -326,6 +350,7 @@ class Stem:
             visibility_timeout=task.visibility_timeout,
             headers={},
             meta={},
+            unique=task.uniqueness,
         )
 
     def payload_type(self, code: int, cls: type[R], encode: Callable[[R], bytes], decode: Callable[[bytes], R]) -> None:
@@ -465,6 +490,8 @@ def _with_options(
     hard_time_limit: float | None = None,
     ignore_result: bool | None = None,
     meta: Mapping[str, Any] | None = None,
+    unique_key: str | None = None,
+    connection: Any = None,
 ) -> CallOptions:
     """Call options with some of them replaced; headers and meta are added to those there are."""
     if soft_time_limit is not None or hard_time_limit is not None:
@@ -475,6 +502,7 @@ def _with_options(
         "stem.softTimeLimitMs": None if soft_time_limit is None else round(soft_time_limit * 1000),
         "stem.timeLimitMs": None if hard_time_limit is None else round(hard_time_limit * 1000),
         "stem.ignoreResult": ignore_result,
+        "uniqueKey": unique_key,
     }
     changes: dict[str, Any] = {
         "countdown": countdown,
@@ -483,6 +511,7 @@ def _with_options(
         "priority": None if priority is None else clamp_priority(priority),
         "task_id": None if task_id is None else check_task_id(task_id),
         "max_retries": max_retries,
+        "connection": connection,
         "headers": {**options.headers, **headers} if headers else None,
         "meta": {**options.meta, **(meta or {}), **{key: value for key, value in reserved.items() if value is not None}},
     }

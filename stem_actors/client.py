@@ -17,10 +17,19 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from stem_actors.clock import Clock, SystemClock
-from stem_actors.codecs.msgpack import encode_envelope
+from stem_actors.codecs.msgpack import encode_envelope, fingerprint
 from stem_actors.codecs.payload_types import PayloadTypes
 from stem_actors.config import Settings
-from stem_actors.errors import BrokerUnavailable, BulkEnqueueError, MiddlewareError, ResultsDisabled, StemError
+from stem_actors.errors import (
+    BrokerUnavailable,
+    BulkEnqueueError,
+    DuplicateTask,
+    MiddlewareError,
+    ResultsDisabled,
+    StemError,
+    UsageError,
+)
+from stem_actors.metrics import Tally
 from stem_actors.middleware.chain import AroundSync, call_through
 from stem_actors.model.control import ControlCommand, broadcast_channel, encode_command, pack_revocation
 from stem_actors.model.envelope import WIRE_VERSION, Envelope
@@ -28,7 +37,8 @@ from stem_actors.model.ids import new_task_id
 from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.moments import delay_until
 from stem_actors.model.record import TaskRecord
-from stem_actors.ports import Message, ResultBackend, Revocation, Stores
+from stem_actors.model.uniqueness import KEY, Claim, Uniqueness, chosen_key, is_kept_out
+from stem_actors.ports import Message, ResultBackend, Revocation, Stores, TransactionalBroker
 
 __all__ = ["Call", "CallOptions", "Client"]
 
@@ -47,7 +57,8 @@ _logger = logging.getLogger("stem.client")
 class CallOptions:
     """All about a call but its arguments, with defaults filled in. Durations and moments in seconds.
 
-    `expires_in` counts from the enqueue, `expires_at` is a moment and wins; likewise `countdown` and `eta`.
+    `expires_in` counts from the enqueue, `expires_at` is a moment and wins; likewise `countdown` and `eta`. `connection`: the
+    caller's, in whose transaction the task is stored.
     """
 
     queue: str
@@ -61,6 +72,8 @@ class CallOptions:
     expires_in: float | None = None
     expires_at: float | None = None
     task_id: str | None = None
+    connection: Any = None
+    unique: Uniqueness | None = None
 
     def with_headers(self, headers: Mapping[str, str]) -> CallOptions:
         """These options with further headers; for middleware, as `call._replace(options=call.options.with_headers(…))`."""
@@ -80,7 +93,8 @@ class Client:
     """Enqueues, looks up, waits for and revokes tasks. Any thread may use it; a forked child may go on using it.
 
     `connect` opens the stores at the first use, and once more in a forked child, which must not share its parent's connections.
-    `patience` is how long a publication is repeated while the broker is away, in seconds.
+    `patience` is how long a publication is repeated while the broker is away, in seconds. `tally` counts the duplicates of unique
+    tasks, for a program that serves metrics of its own.
     """
 
     def __init__(
@@ -94,6 +108,7 @@ class Client:
     ) -> None:
         self._connect = connect
         self.payload_types = payload_types
+        self.tally = Tally()
         self._channels = settings.channel_namespace
         self._max_bytes = settings.max_payload_bytes
         self._clock = clock or SystemClock()
@@ -123,9 +138,10 @@ class Client:
         self._around.append(function)
 
     def enqueue(self, call: Call[Any]) -> str:
-        """Store one task durably and return its id.
+        """Store one task durably and return its id; of one that is unique, the id of the task that holds its key.
 
         Raises:
+            DuplicateTask: another holds its key, and its policy is to raise.
             PayloadError: an argument cannot travel.
             DuplicateTaskId: the chosen id is in use.
             BrokerUnavailable: no answer within the client's patience; the task may or may not be stored.
@@ -138,41 +154,120 @@ class Client:
 
     def _publish(self, call: Call[Any]) -> str:
         message = self._message(call, self._clock.now())
-        self._open().sender.publish((message,))
-        return message.id
+        others = self._store((message,), call.options.connection)
+        if not others:
+            return message.id
+        self._withdraw({others[message.id]: message})
+        return self._settled(call, message, others[message.id])
 
     def enqueue_many(self, calls: Iterable[Call[Any]]) -> list[str]:
-        """Store tasks, up to 1,000 in each atomic step, and return their ids in order.
+        """Store tasks, up to 1,000 in each atomic step, and return their ids in order, as `enqueue` does.
 
         Middleware goes around each call's encoding here; all are published together when each has been through it.
 
         Raises:
             PayloadError: as `enqueue`; nothing was stored.
-            BulkEnqueueError: a later step failed; it says which ids are stored, unknown and missing.
+            BulkEnqueueError: a later step failed, or tasks whose policy is to raise are kept out by others; it says which ids are
+                stored, unknown and missing.
             BrokerUnavailable, DuplicateTaskId, StorageFull: as `enqueue`, when there is but one step.
         """
         now = self._clock.now()
         messages: list[Message] = []
+        unique: dict[str, tuple[Call[Any], Message]] = {}
+        connections: list[Any] = []
 
         def add(call: Call[Any]) -> str:
-            messages.append(self._message(call, now))
-            return messages[-1].id
+            message = self._message(call, now)
+            if not any(call.options.connection is each for each in connections):
+                connections.append(call.options.connection)
+            messages.append(message)
+            if message.claim is not None:
+                unique[message.id] = call, message
+            return message.id
 
         for call in calls:
             if self._around:
                 self._through_middleware(call, add)
             else:
                 add(call)
-        sender = self._open().sender if messages else None
+        if len(connections) > 1:
+            raise UsageError("calls that are enqueued together have one connection, or none")
+        others: dict[str, str] = {}
         for start in range(0, len(messages), BULK):
-            assert sender is not None
             try:
-                sender.publish(messages[start : start + BULK])
+                others.update(self._store(messages[start : start + BULK], connections[0]))
             except StemError as error:
-                if len(messages) <= BULK:
+                if len(messages) <= BULK or connections[0] is not None:
                     raise
                 raise _bulk_error([message.id for message in messages], start, error) from error
-        return [message.id for message in messages]
+        ids = [message.id for message in messages]
+        return self._settled_many(ids, unique, others) if others else ids
+
+    def _store(self, messages: Sequence[Message], connection: Any) -> Mapping[str, str]:
+        """Publish, or inside the transaction of a caller's connection store, messages; what they came to as `Broker.publish`."""
+        if connection is None:
+            return self._open().sender.publish(messages)
+        broker = self._open().stores.broker
+        if not isinstance(broker, TransactionalBroker):
+            raise UsageError("a task is enqueued inside a transaction on Postgres only: the broker is none")
+        if any(message.claim is not None and message.claim.replaces for message in messages):
+            raise UsageError("a unique task that replaces another cannot be enqueued inside a transaction")
+        return broker.publish_within(connection, messages)
+
+    # ------------------------------------------------------------ unique tasks
+
+    def _settled_many(
+        self, ids: Sequence[str], unique: Mapping[str, tuple[Call[Any], Message]], others: Mapping[str, str]
+    ) -> list[str]:
+        """The ids that calls came to, of which some met others that held their keys."""
+        self._withdraw({other: unique[task_id][1] for task_id, other in others.items()})
+        refused: list[str] = []
+        came_to = {}
+        for task_id, other in others.items():
+            try:
+                came_to[task_id] = self._settled(*unique[task_id], other)
+            except DuplicateTask:
+                refused.append(task_id)
+        if refused:
+            stored = [task_id for task_id in ids if came_to.get(task_id, task_id) == task_id and task_id not in refused]
+            raise BulkEnqueueError(
+                f"{len(refused):,} of {len(ids):,} tasks are unique, and others hold their keys; the rest is enqueued",
+                stored,
+                [],
+                refused,
+            )
+        return [came_to.get(task_id, task_id) for task_id in ids]
+
+    def _settled(self, call: Call[Any], message: Message, other: str) -> str:
+        """The id that a call came to which met another that held its key."""
+        claim = message.claim
+        assert claim is not None, "only what claims a key is kept out"
+        if not is_kept_out(message.id, claim, {message.id: other}):
+            return message.id
+        self.tally.count("stem_tasks_deduplicated_total", call.name, message.queue)
+        facts = {"task": call.name, "queue": message.queue, "id": other, "unique_key": claim.key}
+        _logger.info("task %s is not enqueued again: %s holds its key %s", call.name, other, claim.key, extra=facts)
+        if call.options.unique is not None and call.options.unique.policy == "raise":
+            raise DuplicateTask(
+                f"task {call.name!r} is unique, and {other} holds its key {claim.key!r} in queue {message.queue!r}; nothing was "
+                "enqueued. Wait for that one, or free the key with `stem task unique`.",
+                claim.key,
+                other,
+            )
+        return other
+
+    def _withdraw(self, replaced: Mapping[str, Message]) -> None:
+        """Cancel tasks (by id) that gave way to others, unless they run already.
+
+        Afterwards, since the other way round a crash in between would lose both; this way it may leave both.
+        """
+        for task_id, message in replaced.items():
+            if not is_kept_out(message.id, message.claim, {message.id: task_id}):
+                try:
+                    self.revoke((task_id,), reason=f"replaced by {message.id}")
+                except StemError as error:
+                    # The new one is stored, and that is what counts.
+                    _logger.warning("task %s was replaced by %s, but will run as well: %s", task_id, message.id, error)
 
     def _through_middleware(self, call: Call[Any], innermost: Callable[[Call[Any]], str]) -> str:
         task_id = call_through(self._around, call, innermost, "enqueue the task")
@@ -201,13 +296,21 @@ class Client:
             options.queue,
             options.meta,
         )
+        claim = None
+        if options.unique is not None:
+            envelope, claim = self._claimed(envelope, options.unique)
         body = encode_envelope(envelope, self._max_bytes, self.payload_types)
         delay = 0.0
         if options.countdown is not None or options.eta is not None:
             delay = delay_until(options.countdown, options.eta, now)
-        return Message(
-            task_id, options.queue, options.priority, body, delay, options.visibility_timeout, None, options.task_id is not None
-        )
+        is_chosen = options.task_id is not None
+        return Message(task_id, options.queue, options.priority, body, delay, options.visibility_timeout, None, is_chosen, claim)
+
+    def _claimed(self, envelope: Envelope, unique: Uniqueness) -> tuple[Envelope, Claim]:
+        """What a unique task claims, and the envelope that says so."""
+        key = chosen_key(envelope.meta) or fingerprint(envelope, unique.headers, self.payload_types)
+        window = unique.window if unique.scope == "window" else None
+        return envelope._replace(meta={**envelope.meta, KEY: key}), Claim(key, unique.policy == "replace", window)
 
     # ------------------------------------------------------------ results
 
@@ -358,15 +461,16 @@ class _Sender:
         self._number = 0
         self._lock = threading.Lock()
 
-    def publish(self, messages: Sequence[Message]) -> None:
+    def publish(self, messages: Sequence[Message]) -> Mapping[str, str]:
+        """What the broker says of them: see `Broker.publish`."""
         with self._lock:
             self._number += 1
             try:
-                self._publish(self._name, self._number, messages)
+                return self._publish(self._name, self._number, messages)
             except BrokerUnavailable as error:
-                self._publish_again(messages, error)
+                return self._publish_again(messages, error)
 
-    def _publish_again(self, messages: Sequence[Message], error: BrokerUnavailable) -> None:
+    def _publish_again(self, messages: Sequence[Message], error: BrokerUnavailable) -> Mapping[str, str]:
         """Repeat with the same number, which adds nothing if the first try was stored and only its answer was lost."""
         end = self._clock.monotonic() + self._patience
         longest = _FIRST_PAUSE

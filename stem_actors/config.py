@@ -15,17 +15,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from stem_actors.errors import ConfigError
 
-__all__ = ["SETTINGS", "Grammar", "Resolved", "Setting", "Settings", "masked_url", "parse_duration", "resolve", "split_app"]
+__all__ = [
+    "SETTINGS",
+    "Grammar",
+    "Resolved",
+    "Setting",
+    "Settings",
+    "file_url",
+    "masked_url",
+    "parse_duration",
+    "resolve",
+    "split_app",
+]
 
-SCHEMES = ("sqlite", "file", "memory", "redis", "rediss", "unix")
+POSTGRES_SCHEMES = ("postgres", "postgresql", "postgres+ssl", "postgresql+ssl")
+SCHEMES = ("sqlite", "file", "memory", "redis", "rediss", "unix", *POSTGRES_SCHEMES)
 """What a store's URL may start with: the technologies there is an adapter for."""
 
 FILE_SCHEMES = ("sqlite", "file")
 RESULTS_OFF = "none"
+REVOKES = "revokes.stem"
 
 
 # ---------------------------------------------------------------- grammars
@@ -43,6 +56,7 @@ class Grammar:
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+)(ms|s|m|h|d)?")
 _WORD = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_HAS_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _PYTHON_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -62,15 +76,16 @@ def _show_duration(seconds: float) -> str:
     return f"{milliseconds // sizes[unit]}{unit}"
 
 
-def duration(above_zero: bool = False) -> Grammar:
+def duration(above_zero: bool = False, least: float = 0.0) -> Grammar:
     def read(text: str) -> float:
         seconds = parse_duration(text)
-        if above_zero and not seconds:
+        if (above_zero and not seconds) or seconds < least:
             raise ValueError(text)
         return seconds
 
     wanted = "a duration: a whole number with ms, s, m, h or d (none: seconds), such as 250ms, 30 or 5m"
-    return Grammar(wanted + (", above 0" if above_zero else ""), read, _show_duration)
+    bound = ", above 0" if above_zero else f", {_show_duration(least)} at least" if least else ""
+    return Grammar(wanted + bound, read, _show_duration)
 
 
 def integer(low: int, high: int | None = None) -> Grammar:
@@ -100,6 +115,19 @@ def _show_size(size: int) -> str:
     """As `_read_size` reads it, in the largest binary unit that leaves a whole number."""
     unit = next((unit for unit in ("GiB", "MiB", "KiB") if size % _SIZES[unit] == 0), "")
     return f"{size // _SIZES[unit or 'B']}{unit}"
+
+
+def _read_number(text: str) -> float:
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) or not float(text):
+        raise ValueError(text)
+    return float(text)
+
+
+def _read_range(text: str) -> tuple[int, int]:
+    low, colon, high = text.partition(":")
+    if not (colon and low.isascii() and low.isdigit() and high.isascii() and high.isdigit() and 1 <= int(low) <= int(high)):
+        raise ValueError(text)
+    return int(low), int(high)
 
 
 def or_none(grammar: Grammar) -> Grammar:
@@ -151,12 +179,24 @@ def _read_url(text: str) -> str:
         raise ValueError(text)
     if scheme.lower() in FILE_SCHEMES and not re.fullmatch(r"///[^?#]+", rest):
         raise ValueError(text)
-    urlsplit(text).port  # noqa: B018  # raises ValueError where there is no such port
+    if scheme.lower() not in POSTGRES_SCHEMES:  # where there may be several hosts
+        urlsplit(text).port  # noqa: B018  # raises ValueError where there is no such port
     return text
 
 
 def _read_backend(text: str) -> str:
     return RESULTS_OFF if text.lower() == RESULTS_OFF else _read_url(text)
+
+
+def _read_place(text: str) -> str:
+    return _read_url(file_url(text))
+
+
+def file_url(place: str) -> str:
+    """A URL as it is; a path as the URL of an SQLite file: there, or where it ends with a slash, called `revokes.stem` in it."""
+    if not place or _HAS_SCHEME.match(place):
+        return place
+    return f"file:///{quote(place + REVOKES if place.endswith('/') else place)}"
 
 
 def _read_app(text: str) -> str:
@@ -206,7 +246,10 @@ URL = Grammar(
 SIZE = Grammar(
     "a size: a whole number above 0 with B, KiB, MiB, GiB, kB, MB or GB (none: bytes), such as 200MiB", _read_size, _show_size
 )
+NUMBER = Grammar("a number above 0, such as 2 or 0.5", _read_number, lambda value: f"{value:g}")
+RANGE = Grammar("MIN:MAX, whole numbers from 1, such as 1:8", _read_range, lambda value: f"{value[0]}:{value[1]}")
 BACKEND = Grammar(f"{RESULTS_OFF}, or {URL.wanted}", _read_backend, masked_url)
+PLACE = Grammar(f"the path of a file, or {URL.wanted}", _read_place, masked_url)
 APP = Grammar("MODULE or MODULE:ATTRIBUTE, such as shop.tasks:app", _read_app)
 FUNCTION = Grammar("MODULE:FUNCTION", _read_function)
 ADDRESS = Grammar("HOST:PORT or off", _read_address)
@@ -260,6 +303,12 @@ class Settings:
     result_backend_url: str | None = _setting(
         BACKEND, "where results are kept (default: the broker); none: nowhere", None, "--backend"
     )
+    revoke_store_url: str | None = _setting(
+        PLACE,
+        "where revocations are kept (default: with the results, else the broker); a path is an SQLite file, "
+        f"and one that ends with a slash the directory of {REVOKES}",
+        None,
+    )
     rate_limit_url: str | None = _setting(URL, "where rate limits are kept count of (default: the broker)", None)
     namespace: str = _setting(WORD, "prefix of everything in the stores", "stem", "--namespace")
     worker_namespace: str | None = _setting(WORD, "prefix of heartbeat and control channels (default: the namespace)", None)
@@ -276,6 +325,19 @@ class Settings:
     concurrency: int = _setting(
         integer(1), "executor processes of each worker (default: one per processor)", _processors, "--concurrency -c"
     )
+    autoscale: tuple[int, int] | None = _setting(
+        or_none(RANGE),
+        "let each worker's executors follow its work, between MIN and MAX of them (default: none)",
+        None,
+        "--autoscale",
+    )
+    autoscale_up_step: int = _setting(integer(1), "executors more at a time", 1)
+    autoscale_down_step: int = _setting(integer(1), "executors fewer at a time", 1)
+    autoscale_backlog_per_executor: float = _setting(NUMBER, "waiting tasks for each executor that are worth another one", 1.0)
+    autoscale_idle_period: float = _setting(duration(above_zero=True), "time without any task before one goes", 30.0)
+    autoscale_tick: float = _setting(duration(least=0.1), "time between two looks at the queues", 2.0)
+    autoscale_up_cooldown: float = _setting(duration(above_zero=True), "time between two steps upwards", 5.0)
+    autoscale_down_cooldown: float = _setting(duration(above_zero=True), "time between two steps downwards", 10.0)
     prefetch_multiplier: int = _setting(
         integer(1), "deliveries held per executor, running and waiting", 2, "--prefetch-multiplier"
     )
@@ -450,7 +512,7 @@ def read_value(grammar: Grammar, text: str, source: str) -> Any:
     try:
         return grammar.read(text.strip())
     except (ValueError, KeyError):
-        shown = masked_url(text) if grammar in (URL, BACKEND) else text
+        shown = masked_url(text) if grammar in (URL, BACKEND, PLACE) else text
         raise ConfigError(f"{source} is {shown!r}, which is not {grammar.wanted}") from None
 
 

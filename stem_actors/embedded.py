@@ -10,13 +10,14 @@ from dataclasses import replace
 from typing import Protocol
 
 from stem_actors.actors.heartbeat import Status
-from stem_actors.actors.messages import ShutdownMode
 from stem_actors.config import Settings
 from stem_actors.errors import ConfigError
 from stem_actors.executors.application import Application, ApplicationSource, describe
+from stem_actors.model.shutdown import ShutdownMode
 from stem_actors.model.task import TaskRegistry
 from stem_actors.ports import Stores
-from stem_actors.worker import Worker, WorkerOrders
+from stem_actors.worker import Worker
+from stem_actors.worker_orders import WorkerOrders
 from stem_actors.worker_process import WorkerProcess, source_of
 
 __all__ = ["Embeddable", "embedded"]

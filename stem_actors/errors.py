@@ -7,7 +7,8 @@ StemError
 │  ├─ UnknownTask                 a name that no registered task has
 │  ├─ MiddlewareError             a middleware that did not call the next, or did so twice
 │  ├─ PayloadError                arguments or a result that cannot travel (type, size)
-│  └─ DuplicateTaskId             an id chosen by the producer that is in use
+│  ├─ DuplicateTaskId             an id chosen by the producer that is in use
+│  └─ DuplicateTask               a unique task whose key another task holds (policy `raise`)
 ├─ OperatorError               the operator: something around Stem needs a hand
 │  ├─ StorageFull                 disk or server memory is full
 │  ├─ StorageBroken               not a Stem database, wrong version, corrupt, not permitted
@@ -34,6 +35,7 @@ __all__ = [
     "BrokerUnavailable",
     "BulkEnqueueError",
     "ConfigError",
+    "DuplicateTask",
     "DuplicateTaskId",
     "LeaseLost",
     "MalformedMessage",
@@ -88,6 +90,15 @@ class PayloadError(UsageError):
 
 class DuplicateTaskId(UsageError):
     """The id chosen by the producer belongs to a task that is pending or ended less than an hour ago."""
+
+
+class DuplicateTask(UsageError):
+    """A unique task was not enqueued, since another task holds its key. `task_id` is the other's."""
+
+    def __init__(self, message: str, key: str = "", task_id: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+        self.task_id = task_id
 
 
 class OperatorError(StemError):

@@ -56,6 +56,12 @@ TABLE: Mapping[str, Metric] = {
         Metric("stem_tasks_released_total", _C, ("task", "queue"), "Deliveries handed back uncharged."),
         Metric("stem_tasks_deferred_total", _C, ("task", "queue", "reason"), "Deliveries put off uncharged."),
         Metric(
+            "stem_tasks_deduplicated_total",
+            _C,
+            ("task", "queue"),
+            "Enqueues of unique tasks that another task's key kept out; counted in the producer (`app.client.tally`).",
+        ),
+        Metric(
             "stem_rate_limiter_degraded_total",
             _C,
             ("task", "queue", "scope", "mode"),
@@ -68,6 +74,7 @@ TABLE: Mapping[str, Metric] = {
         Metric("stem_results_stale_total", _C, ("queue", "worker"), "Settlements refused because the lease was another's."),
         Metric("stem_redeliveries_total", _C, ("queue", "cause"), "Deliveries handed out again: why."),
         Metric("stem_dead_letters_total", _C, ("queue", "reason"), "Tasks set aside."),
+        Metric("stem_replay_count_total", _C, ("queue",), "Dead letters replayed."),
         Metric("stem_executor_deaths_total", _C, ("worker", "cause"), "Executors that died under a task or by themselves."),
         Metric(
             "stem_executor_recycled_total", _C, ("worker", "reason"), "Executors replaced after so many tasks or so much memory."

@@ -21,13 +21,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stem_actors.actors.messages import ShutdownMode
 from stem_actors.admin import AdminServer, Health, Pages
 from stem_actors.config import Settings, masked_url
 from stem_actors.errors import OperatorError
 from stem_actors.executors.application import ApplicationSource
 from stem_actors.exposition import NodeMetrics
 from stem_actors.logs import set_up_logging
+from stem_actors.model.shutdown import ShutdownMode
 from stem_actors.reload import watch_sources
 from stem_actors.sd_notify import InitSystem
 from stem_actors.supervision.child import Backoff, ChildSpec, Intensity, Restart
@@ -35,7 +35,7 @@ from stem_actors.supervision.events import ChildExited, ChildRestarted, Event, S
 from stem_actors.supervision.process import process
 from stem_actors.supervision.reasons import ExitedWith, Normal
 from stem_actors.supervision.tree import Tree, start_tree
-from stem_actors.worker import NO_STORE, WorkerOrders
+from stem_actors.worker_orders import NO_STORE, WorkerOrders
 from stem_actors.worker_process import WorkerProcess
 
 __all__ = ["Node", "run"]

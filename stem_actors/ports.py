@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from stem_actors.model.concurrency import Place
 from stem_actors.model.delivery import Handout, Lease, State
 from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.rate import Limit
 from stem_actors.model.record import Settlement, TaskRecord
+from stem_actors.model.uniqueness import Claim, HeldClaim
 
 __all__ = [
     "Answer",
@@ -28,6 +30,8 @@ __all__ = [
     "Lock",
     "LockStore",
     "Message",
+    "Pause",
+    "PauseStore",
     "QueueDepth",
     "RateLimiter",
     "RecordPage",
@@ -38,6 +42,7 @@ __all__ = [
     "Stale",
     "Stores",
     "Swept",
+    "TransactionalBroker",
 ]
 
 
@@ -50,6 +55,7 @@ class Message:
 
     `delay`        seconds until it may be delivered, counted by the server from the moment it stores the message; ≤ 0: at once
     `is_chosen_id` the producer chose `id`: refused while that id is pending and for 1 h after its task has ended
+    `claim`        the key of its queue that it holds until it has ended, or for a fixed time; None for all that are not unique
     """
 
     id: str
@@ -60,6 +66,7 @@ class Message:
     visibility_timeout: float | None = None
     sig: bytes | None = None
     is_chosen_id: bool = False
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +103,10 @@ class QueueDepth:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep did. `next_due`: seconds until the next message falls due; `skipped`: another swept just before."""
+    """What a sweep did. `next_due`: seconds until the next message falls due; `skipped`: another swept just before.
+
+    `replayed`: dead letters of each queue that were replayed since a sweep last told; one sweep tells of each.
+    """
 
     promoted: int = 0
     reclaimed: int = 0
@@ -104,6 +114,7 @@ class Swept:
     expired_dead_letters: int = 0
     next_due: float | None = None
     skipped: bool = False
+    replayed: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +164,17 @@ class Broker(Protocol):
     another, not when a clock says so: a late holder whom nobody replaced still extends and settles.
     """
 
-    def publish(self, sender: str, number: int, messages: Sequence[Message]) -> None:
+    def publish(self, sender: str, number: int, messages: Sequence[Message]) -> Mapping[str, str]:
         """Store all messages or none; durable when it returns.
 
         Each sender numbers its publications upwards from 1 and has one under way at a time. The last number is kept for
         10 minutes in the same step, so that repeating a publication whose answer was lost adds nothing.
+
+        A message with a claim is stored with it, in the same step, and is left out where another task holds the key, unless it
+        replaces that one, which then holds nothing any more and otherwise goes on as it was. Returns the other task's id by the
+        message's, for each that was left out or replaced another; a repetition says the same again. A claim that does not last
+        for a fixed time ends with its task, in the step that acknowledges, sets aside or purges it; whoever is not its owner
+        any more ends nothing.
 
         Raises:
             DuplicateTaskId: an `is_chosen_id` message's id is in use; nothing was stored.
@@ -186,7 +203,19 @@ class Broker(Protocol):
         ...
 
     def mark_started(self, lease: Lease) -> Answer:
-        """Note durably that a suspect has started: if this lease lapses, that is a death."""
+        """Note durably that a delivery which has lapsed before is about to start; what that makes of a lapse, see `sweep`."""
+        ...
+
+    def end_claims(self, leases: Sequence[Lease]) -> list[Answer]:
+        """These deliveries are about to start, and hold their keys until then only."""
+        ...
+
+    def claims(self, key: str, queue: str | None = None) -> list[HeldClaim]:
+        """Who holds a key: at most one task in each queue."""
+        ...
+
+    def free_claim(self, queue: str, key: str) -> bool:
+        """End a claim, whatever becomes of its task; False when nobody held the key."""
         ...
 
     def sweep(self) -> Swept:
@@ -194,8 +223,8 @@ class Broker(Protocol):
 
         In effect at most once per half second whoever calls; every worker calls it each second. A lapsed lease is taken only
         after a third of its visibility timeout of sweeping without a gap of 2 s, so that after an outage holders renew first.
-        A lapse is counted in `State.lapses`, or in `State.deaths` when the delivery was marked started; one death too many
-        makes a dead letter `poison`.
+        What a lapse counts as, `model/lapse.py` says for all brokers: the first one in `State.lapses`; later ones only when the
+        delivery was marked started, those of a suspect in `State.deaths`. One death too many makes a dead letter `poison`.
         """
         ...
 
@@ -222,7 +251,10 @@ class Broker(Protocol):
         delay: float = 0.0,
         dry_run: bool = False,
     ) -> list[DeadTask]:
-        """Queue dead letters again, oldest first, each in one atomic step with its record (`failed` → `queued`, annotated)."""
+        """Queue dead letters again, oldest first, each in one atomic step with its record (`failed` → `queued`, annotated).
+
+        One that is unique holds its key no more: it goes in whether another task has the key by now or not.
+        """
         ...
 
     def purge_dead_letters(
@@ -237,6 +269,22 @@ class Broker(Protocol):
 
     def close(self) -> None:
         """Idempotent; open intakes end."""
+        ...
+
+
+@runtime_checkable
+class TransactionalBroker(Protocol):
+    """A broker whose server is also the application's database: it can store messages inside the application's transactions."""
+
+    def publish_within(self, connection: Any, messages: Sequence[Message]) -> Mapping[str, str]:
+        """As `Broker.publish`, on a connection of the caller's and in the transaction that is open there.
+
+        The messages can be received once that is committed, and never were if it is rolled back. Without a transaction they are
+        stored at once. The connection stays usable when this raises.
+
+        Raises:
+            UsageError: it is no connection of this kind of server.
+        """
         ...
 
 
@@ -326,6 +374,34 @@ class RevokeStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """A queue that no worker receives from until it is resumed. `paused_at`: seconds since the epoch, by the server's clock."""
+
+    queue: str
+    reason: str | None = None
+    requested_by: str | None = None
+    paused_at: float = 0.0
+
+
+class PauseStore(Protocol):
+    """Which queues are paused. The whole of it is read each time, so there are no versions: who hears of a change looks here."""
+
+    def pause(self, queues: Sequence[str], reason: str | None = None, requested_by: str | None = None) -> None:
+        """Pause queues, known or not; one that is paused already keeps its time. Durable when it returns."""
+        ...
+
+    def resume(self, queues: Sequence[str]) -> None:
+        """Pause them no longer; for one that is not paused nothing happens. Durable when it returns."""
+        ...
+
+    def paused(self) -> list[Pause]:
+        """Those that are paused, sorted by queue."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
 class Lock:
     """A lock that is held. `fence` grows with every acquisition of the key: a store that remembers it refuses an old holder."""
 
@@ -355,14 +431,26 @@ class LockStore(Protocol):
 
 
 class RateLimiter(Protocol):
-    """Counts what must not happen too often: a token bucket for each key, which nobody needs to make or to remove."""
+    """Counts what must not happen too often, by tokens of a bucket, or too much at once, by places that are leased.
 
-    def acquire(self, asked: Sequence[Sequence[Limit]]) -> list[float | None]:
-        """Take one token for each limit of each who asks, all of his or none, in order and in one atomic step.
+    Buckets and places have keys of their own, which nobody needs to make or to remove.
+    """
+
+    def acquire(self, asked: Sequence[Sequence[Limit | Place]]) -> list[float | None]:
+        """Take a token for each limit and a place for each place of each who asks, all of his or none, in order and in one step.
 
         None: he may. Else the seconds after which to ask again; those who are refused get different ones, so that not all come
-        back for the same token. What is asked again after a `BrokerUnavailable` may cost a token more, never one less.
+        back for the same token. What is asked again after a `BrokerUnavailable` may cost a token more, never one less; a place
+        that its holder has already it has still. See `model.concurrency` for who gets a place that comes free.
         """
+        ...
+
+    def renew(self, places: Sequence[Place]) -> list[bool]:
+        """Let each place lapse its full time from now. One that lapsed is taken anew while there is room; else False."""
+        ...
+
+    def release(self, places: Sequence[Place]) -> None:
+        """Free the places that these holders have. Idempotent."""
         ...
 
     def close(self) -> None: ...
@@ -413,6 +501,7 @@ class Stores:
     broker: Broker
     results: ResultBackend | None
     revocations: RevokeStore
+    pauses: PauseStore
     locks: LockStore
     rate_limits: RateLimiter
     heartbeats: HeartbeatStore
@@ -422,7 +511,7 @@ class Stores:
 
     def close(self) -> None:
         """Close every store once. Idempotent."""
-        others = (self.revocations, self.locks, self.rate_limits, self.heartbeats, self.control)
+        others = (self.revocations, self.pauses, self.locks, self.rate_limits, self.heartbeats, self.control)
         for store in (self.broker, self.results, *others):
             if store is not None:
                 store.close()

@@ -17,51 +17,55 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
 from stem_actors.actors import messages as m
+from stem_actors.actors.autoscaler import Autoscaler
 from stem_actors.actors.burst_watch import BurstWatch
 from stem_actors.actors.consumer import Consumer
 from stem_actors.actors.executor_pool import ExecutorPool, PoolSettings
 from stem_actors.actors.heartbeat import Heartbeat, Identity, Status
 from stem_actors.actors.housekeeper import Housekeeper
 from stem_actors.actors.lease_renewer import LeaseRenewer
+from stem_actors.actors.paused_queues import PausedQueues
 from stem_actors.actors.reconnect import Reconnect
-from stem_actors.actors.revoke_listener import RevokeListener
+from stem_actors.actors.revoke_listener import MOST_EXECUTORS, RevokeListener
 from stem_actors.actors.server_clock import ServerClock
 from stem_actors.actors.settler import Settler
+from stem_actors.actors.told import Told
 from stem_actors.actors.vitals import Vitals
 from stem_actors.adapters import is_same_place, open_configured
 from stem_actors.clock import Clock, SystemClock
 from stem_actors.codecs.msgpack import decode_delivery, decode_envelope, encode_payload
 from stem_actors.config import Settings, masked_url
 from stem_actors.errors import BrokerUnavailable, ConfigError, StemError, StorageFull
-from stem_actors.executors.application import Application, ApplicationSource
+from stem_actors.executors.application import Application
 from stem_actors.executors.child import Codec, Shape
-from stem_actors.executors.inline import InlineLauncher
 from stem_actors.executors.launcher import ExecutorLauncher
 from stem_actors.executors.process import ExecutorProcess
 from stem_actors.metrics import Tally
+from stem_actors.model.autoscale import Autoscale
 from stem_actors.model.ids import new_incarnation
 from stem_actors.model.retry import Limits
 from stem_actors.ports import Stores
 from stem_actors.supervision.child import ChildSpec, Strategy, actor
-from stem_actors.supervision.events import ChildRestarted, ChildStarted, Event, SupervisorFailed
+from stem_actors.supervision.events import ChildRestarted, ChildStarted, Event, SupervisorFailed, SupervisorStatistics
 from stem_actors.supervision.supervisor import supervisor
 from stem_actors.supervision.tree import Tree, start_tree
+from stem_actors.worker_orders import NO_STORE, WorkerOrders
 
-__all__ = ["NO_STORE", "Worker", "WorkerOrders", "main"]
+if TYPE_CHECKING:
+    from stem_actors.executors.inline import InlineLauncher
+
+__all__ = ["Worker", "main"]
 
 _logger = logging.getLogger("stem.worker")
 
 _OK, _USAGE, _FAILURE = 0, 64, 70
-NO_STORE = 74
-"""Exit code of a worker whose store can never be used as it is: no directory, no permission, another program's file."""
 _PRELOAD = ("stem_actors.executors.preload", "stem_actors.codecs.msgpack", "stem_actors.app")
 _STOP_DEADLINE = 10.0
 _SWITCH_INTERVAL = 0.0005
@@ -73,36 +77,23 @@ _NEW_OBJECTS = 20_000
 through all that is in flight after every few tasks. Worth a fifteenth of the processor time of a task."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerOrders:
-    """What a worker process is told by whoever starts it. Travels as a map of wire types."""
-
-    settings: Settings
-    worker_id: str
-    source: ApplicationSource
-
-    def to_wire(self) -> dict[str, Any]:
-        source = asdict(self.source) | {"modules": list(self.source.modules)}
-        return {"settings": self.settings.to_wire(), "worker_id": self.worker_id, "source": source}
-
-    @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> WorkerOrders:
-        return cls(Settings.from_wire(wire["settings"]), wire["worker_id"], ApplicationSource(**wire["source"]))
-
-
 class Worker:
     """One worker. `run` belongs to the thread that is to start executors; `shut_down` may be called from any.
 
-    `publish` gets a status each second, in an actor's thread; `fatal` the reason, before a run ends with another code than 0.
+    `publish` gets a status each second, in an actor's thread, unless it is None; `fatal` the reason, before a run ends with
+    another code than 0.
     `incarnation`: who this worker is among all there ever were (default: a new one).
     `inline`: run the tasks of this application, in threads of this process, instead of starting executors.
     """
+
+    pool_tick = 0.05
+    """Seconds between two looks of the pool at what runs."""
 
     def __init__(
         self,
         orders: WorkerOrders,
         stores: Stores,
-        publish: Callable[[Status], None],
+        publish: Callable[[Status], None] | None,
         fatal: Callable[[str], None] = lambda text: None,
         clock: Clock | None = None,
         inline: Application | None = None,
@@ -126,6 +117,8 @@ class Worker:
         self._is_inline = inline is not None
         self._launcher: ExecutorLauncher | InlineLauncher
         if inline is not None:
+            from stem_actors.executors.inline import InlineLauncher  # brings asyncio, which no other worker needs
+
             self._launcher = InlineLauncher(inline, codec, orders.worker_id, settings.threads, self._wake)
         else:
             self._launcher = ExecutorLauncher(
@@ -289,9 +282,9 @@ class Worker:
         """The worker's supervision tree. What shares a fate restarts together: pool, then consumer; the others stand alone."""
         orders, settings, stores, clock = self._orders, self._orders.settings, self._stores, self._clock
         worker, holder, queues = orders.worker_id, self._holder, settings.worker_queues
-        prefetch = settings.concurrency * settings.prefetch_multiplier
+        rules = _autoscale(settings)
         limits = Limits(settings.max_deliveries, settings.unregistered_max_deliveries)
-        vitals = Vitals()
+        vitals = Vitals(concurrency=settings.concurrency if rules is None else rules.most)
         server_clock = ServerClock(clock, stores.broker)
         tally = self._tally
         for name in (m.SETTLER, m.LEASE_RENEWER, m.EXECUTOR_POOL, m.CONSUMER, m.HOUSEKEEPER, m.REVOKE_LISTENER, "supervisor"):
@@ -300,9 +293,8 @@ class Worker:
         pool_settings = PoolSettings(
             worker,
             settings.namespace,
-            settings.concurrency,
             settings.async_slots,
-            prefetch,
+            settings.prefetch_multiplier,
             settings.visibility_timeout,
             settings.max_payload_bytes,
             settings.drain_timeout,
@@ -313,17 +305,19 @@ class Worker:
             max_tasks_per_executor=settings.max_tasks_per_executor,
             max_memory_per_executor=settings.max_memory_per_executor,
             enforces_hard_limits=not self._is_inline,
+            tick=self.pool_tick,
         )
         identity = Identity(
             worker,
             holder,
             settings.channel_namespace,
             queues,
-            settings.concurrency,
-            prefetch,
             settings.visibility_timeout,
             settings.heartbeat_interval,
+            settings.name,
+            None if rules is None else rules.most,
         )
+        told = Told(list(self._tallies.values()), queues)
 
         def reconnect(name: str) -> Reconnect:
             return Reconnect(name, worker, settings.visibility_timeout, vitals, tally(name))
@@ -345,10 +339,11 @@ class Worker:
             )
 
         def lease_renewer(context: Any) -> LeaseRenewer:
-            return LeaseRenewer(context, stores.broker, worker, reconnect(m.LEASE_RENEWER), vitals, tally(m.LEASE_RENEWER))
+            reached = reconnect(m.LEASE_RENEWER)
+            return LeaseRenewer(context, stores.broker, stores.rate_limits, worker, reached, vitals, tally(m.LEASE_RENEWER))
 
         def executor_pool(context: Any) -> ExecutorPool:
-            return ExecutorPool(context, pool_settings, self, tally(m.EXECUTOR_POOL), clock.now, server_clock.now)
+            return ExecutorPool(context, pool_settings, self, vitals, tally(m.EXECUTOR_POOL), clock.now, server_clock.now)
 
         def consumer(context: Any) -> Consumer:
             return Consumer(context, stores.broker, queues, holder, decode, reconnect(m.CONSUMER), vitals, server_clock)
@@ -370,11 +365,11 @@ class Worker:
                 identity,
                 stores.broker,
                 stores.heartbeats,
-                list(self._tallies.values()),
+                told,
                 vitals,
                 self._publish,
                 lambda reason: self.end(_FAILURE, reason),
-                self._mailbox_depths,
+                self._statistics,
                 server_clock,
             )
 
@@ -382,6 +377,7 @@ class Worker:
             return RevokeListener(
                 context,
                 stores.revocations,
+                PausedQueues(stores.pauses, queues, worker, vitals),
                 stores.control,
                 worker,
                 holder,
@@ -390,17 +386,23 @@ class Worker:
                 reconnect(m.REVOKE_LISTENER),
                 self.shut_down,
                 settings.enable_chaos,
+                max(MOST_EXECUTORS, settings.concurrency) if rules is None else None,
                 vitals,
             )
 
         def burst_watch(context: Any) -> BurstWatch:
             return BurstWatch(context, stores.broker, queues, holder, lambda: self._is_ready, self.shut_down)
 
+        def autoscaler(context: Any) -> Autoscaler:
+            return Autoscaler(context, rules or Autoscale(), stores.broker, queues, worker, vitals)
+
         work = [
             ChildSpec(m.EXECUTOR_POOL, actor(executor_pool), handler_deadline=20.0),
             ChildSpec(m.CONSUMER, actor(consumer), handler_deadline=20.0),
         ]
         optional = [ChildSpec(m.BURST_WATCH, actor(burst_watch), handler_deadline=60.0)] if settings.burst else []
+        if rules is not None:
+            optional.append(ChildSpec(m.AUTOSCALER, actor(autoscaler), handler_deadline=30.0))
         return [
             ChildSpec(m.SETTLER, actor(settler), handler_deadline=30.0),
             ChildSpec(m.LEASE_RENEWER, actor(lease_renewer), handler_deadline=20.0),
@@ -411,14 +413,27 @@ class Worker:
             *optional,
         ]
 
-    def _mailbox_depths(self) -> Mapping[str, int]:
-        if self._tree is None:
-            return {}
-        depths: dict[str, int] = {}
-        for child in self._tree.statistics().children:
-            for each in (child, *(child.nested.children if child.nested is not None else ())):
-                depths[each.id] = each.mailbox_depth
-        return depths
+    def _statistics(self) -> SupervisorStatistics | None:
+        return None if self._tree is None else self._tree.statistics()
+
+
+def _autoscale(settings: Settings) -> Autoscale | None:
+    """How this worker scales itself; None: it does not."""
+    if settings.autoscale is None:
+        return None
+    rules = Autoscale(
+        *settings.autoscale,
+        settings.autoscale_up_step,
+        settings.autoscale_down_step,
+        settings.autoscale_backlog_per_executor,
+        settings.autoscale_idle_period,
+        settings.autoscale_tick,
+        settings.autoscale_up_cooldown,
+        settings.autoscale_down_cooldown,
+    ).within(settings.concurrency)
+    if rules.most < settings.autoscale[1]:
+        _logger.warning("autoscaling goes up to %d executors, not %d: that is the concurrency", rules.most, settings.autoscale[1])
+    return rules
 
 
 # ---------------------------------------------------------------- as a process
@@ -454,6 +469,7 @@ def _run_process(sock: socket.socket) -> int:
             stores.control.cursor(())
             if stores.results is not None:
                 stores.results.get("")
+            stores.revocations.list_since(limit=0)
     except StemError as error:
         send("fatal", str(error))
         return _USAGE if isinstance(error, ConfigError) else NO_STORE

@@ -20,11 +20,11 @@ from typing import Any, Protocol
 
 import msgpack
 
-from stem_actors.actors.messages import ShutdownMode
 from stem_actors.errors import ConfigError, OperatorError
 from stem_actors.executors.application import ApplicationSource
+from stem_actors.model.shutdown import ShutdownMode
 from stem_actors.model.task import TaskRegistry
-from stem_actors.worker import WorkerOrders
+from stem_actors.worker_orders import WorkerOrders
 
 __all__ = ["WorkerProcess", "source_of"]
 

@@ -226,9 +226,9 @@ class _Announced:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._broker, name)
 
-    def publish(self, sender: str, number: int, messages: Sequence[Message]) -> None:
+    def publish(self, sender: str, number: int, messages: Sequence[Message]) -> Mapping[str, str]:
         self._announce(messages)
-        self._broker.publish(sender, number, messages)
+        return self._broker.publish(sender, number, messages)
 
 
 def _phase(error: StemError | None) -> Phase:

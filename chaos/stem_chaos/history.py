@@ -146,9 +146,9 @@ class RunFacts:
     duration: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class History:
-    """Everything that happened in one run, by time."""
+    """Everything that happened in one run, by time. Equal to itself alone, so that what was read out of it can be kept by it."""
 
     facts: RunFacts
     operations: Sequence[Operation]

@@ -24,20 +24,8 @@ from stem_actors.executors.process import ExecutorProcess
 from stem_actors.model.delivery import Handout, Lease
 from stem_actors.model.outcome import Ack, DeadLetter, Defer, Release, Retry, Verdict
 from stem_actors.model.record import Settlement
-from stem_actors.ports import (
-    Answer,
-    Broker,
-    DeadLetterPage,
-    DeadTask,
-    Done,
-    Intake,
-    Message,
-    QueueDepth,
-    Refused,
-    Stale,
-    Stores,
-    Swept,
-)
+from stem_actors.ports import Answer, Broker, Done, Intake, Refused, Stale, Stores, Swept
+from stem_actors.testing.forwarding import ForwardingBroker, ForwardingIntake
 from stem_chaos.history import Phase, Recorder, Verb, run_directory
 from stem_chaos.points import Points, write_last_words
 
@@ -101,45 +89,37 @@ def _reach_at_steps(points: Points) -> None:
     Server.run_all = probed_run_all  # type: ignore[method-assign]
 
 
-class ProbedIntake:
+class ProbedIntake(ForwardingIntake):
     """An `Intake` whose hand-outs are recorded."""
 
     def __init__(self, intake: Intake, leases: _Leases, points: Points) -> None:
-        self._intake = intake
+        super().__init__(intake)
         self._leases = leases
         self._points = points
 
     def receive(self, limit: int, wait: float) -> list[Handout]:
         self._points.reach("fetch.before")
-        handouts = self._intake.receive(limit, wait)
+        handouts = super().receive(limit, wait)
         if handouts:
             self._leases.received(handouts)
             self._points.reach("fetch.after")
         return handouts
 
-    def interrupt(self) -> None:
-        self._intake.interrupt()
 
-    def close(self) -> None:
-        self._intake.close()
-
-
-class ProbedBroker:
-    """A `Broker` whose leases are recorded from their hand-out to their end."""
+class ProbedBroker(ForwardingBroker):
+    """A `Broker` whose leases are recorded from their hand-out to their end. The rest is none of its business."""
 
     def __init__(self, broker: Broker, recorder: Recorder, points: Points) -> None:
-        self._broker = broker
+        super().__init__(broker)
         self._recorder = recorder
         self._points = points
         self._leases = _Leases(recorder)
 
-    # ------------------------------------------------------------ recorded
-
     def open_intake(self, queues: Sequence[str], holder: str) -> Intake:
-        return ProbedIntake(self._broker.open_intake(queues, holder), self._leases, self._points)
+        return ProbedIntake(super().open_intake(queues, holder), self._leases, self._points)
 
     def held(self, holder: str) -> list[Handout]:
-        handouts = self._broker.held(holder)
+        handouts = super().held(holder)
         self._leases.found(handouts)
         return handouts
 
@@ -148,7 +128,7 @@ class ProbedBroker:
         asked = [{**_described(each), **self._leases.fields(each.lease)} for each in settlements]
         steps = ["settle.step", *(["retry.step"] if any(isinstance(each.verdict, Retry) for each in settlements) else [])]
         with self._points.each_step(*steps):
-            answers = self._ask(Verb.SETTLE, asked, partial(self._broker.settle, settlements))
+            answers = self._ask(Verb.SETTLE, asked, partial(super().settle, settlements))
         self._leases.ended(each.lease for each in settlements)
         self._points.reach("settle.after")
         return answers
@@ -156,14 +136,14 @@ class ProbedBroker:
     def extend(self, leases: Sequence[Lease]) -> list[Answer]:
         self._points.reach("renew.before")
         asked = [self._leases.fields(lease) for lease in leases]
-        answers = self._ask(Verb.RENEW, asked, partial(self._broker.extend, leases))
+        answers = self._ask(Verb.RENEW, asked, partial(super().extend, leases))
         self._leases.ended(lease for lease, answer in zip(leases, answers, strict=True) if isinstance(answer, Stale))
         self._points.reach("renew.after")
         return answers
 
     def sweep(self) -> Swept:
         self._points.reach("sweep.before")
-        swept = self._broker.sweep()
+        swept = super().sweep()
         found = {"promoted": swept.promoted, "reclaimed": swept.reclaimed, "poisoned": swept.poisoned}
         if any(found.values()):
             self._recorder.happened(Verb.RECLAIM, **found)
@@ -192,48 +172,6 @@ class ProbedBroker:
                     lines.append(recorder.line(verb, Phase.FAIL, call, **fields, answer=f"refused: {reason}"))
         recorder.append(*lines)
         return answers
-
-    # ------------------------------------------------------------ untouched
-
-    def publish(self, sender: str, number: int, messages: Sequence[Message]) -> None:
-        self._broker.publish(sender, number, messages)
-
-    def mark_started(self, lease: Lease) -> Answer:
-        return self._broker.mark_started(lease)
-
-    def depths(self, queues: Sequence[str] | None = None) -> list[QueueDepth]:
-        return self._broker.depths(queues)
-
-    def purge(self, queue: str, dead_letters: bool = False) -> int:
-        return self._broker.purge(queue, dead_letters)
-
-    def dead_letters(self, queue: str, limit: int = 50, offset: int = 0, since: float | None = None) -> DeadLetterPage:
-        return self._broker.dead_letters(queue, limit, offset, since)
-
-    def dead_letter(self, queue: str, task_id: str) -> DeadTask | None:
-        return self._broker.dead_letter(queue, task_id)
-
-    def replay_dead_letters(
-        self,
-        queue: str,
-        limit: int = 50,
-        since: float | None = None,
-        ids: Sequence[str] | None = None,
-        delay: float = 0.0,
-        dry_run: bool = False,
-    ) -> list[DeadTask]:
-        return self._broker.replay_dead_letters(queue, limit, since, ids, delay, dry_run)
-
-    def purge_dead_letters(
-        self, queue: str, limit: int | None = None, since: float | None = None, ids: Sequence[str] | None = None
-    ) -> int:
-        return self._broker.purge_dead_letters(queue, limit, since, ids)
-
-    def now(self) -> float:
-        return self._broker.now()
-
-    def close(self) -> None:
-        self._broker.close()
 
 
 def _described(settlement: Settlement) -> dict[str, Any]:

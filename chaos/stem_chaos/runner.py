@@ -158,6 +158,7 @@ class Run:
             settings={
                 "STEM_MAX_DELIVERIES": str(suite.shape.max_deliveries),
                 "STEM_WORKER_QUEUES": ",".join(sorted(queues)),
+                **self._modules(),
                 **place.settings,
             },
             environment={} if old is None else old.environment(),
@@ -166,6 +167,12 @@ class Run:
             is_disk_small="fill-disk" in self._faults,
             steps_clocks="step-clock" in self._faults,
         )
+
+    def _modules(self) -> dict[str, str]:
+        """What the nodes import beside the application: what the run needs, since an old version may not know the rest."""
+        if self._orders.own is not None:
+            return {}
+        return {"STEM_TASKS": ",".join(sorted({type(workload).__module__ for workload in self._workloads}))}
 
     def _queues(self) -> set[str]:
         named = {definition.options.queue for definition in self._target.registry}

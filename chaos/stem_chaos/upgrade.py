@@ -19,6 +19,7 @@ from pathlib import Path
 
 import stem_chaos
 from stem_actors.errors import OperatorError, UsageError
+from stem_chaos.workload.tasks import APP
 
 __all__ = ["OldVersion", "check_source", "install_old"]
 
@@ -186,7 +187,7 @@ def _run(words: Sequence[object], what: str) -> str:
 def _works(programs: Path, overlay: Path, code: str) -> bool:
     """Whether the old version can do this with today's `stem_chaos`."""
     environment = {**_clean(), **_alone(overlay), "STEM_CHAOS_DIRECTORY": str(overlay.parent / "trial")}
-    environment["STEM_CHAOS_APP"] = "stem_chaos.workload.all:app"
+    environment["STEM_CHAOS_APP"] = APP
     tried = subprocess.run([str(programs / "python"), "-c", code], capture_output=True, env=environment, timeout=60, check=False)
     return tried.returncode == 0
 

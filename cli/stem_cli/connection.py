@@ -33,11 +33,9 @@ def opened(settings: Settings, creates: bool = False) -> Iterator[Stem]:
         OperatorError: a database file does not exist.
     """
     urls = [settings.broker_url, settings.result_backend_url or settings.broker_url]
+    if any((url or "").lower().startswith("memory") for url in (*urls, settings.revoke_store_url)):
+        raise ConfigError("a memory broker lives inside one program and cannot be reached from here; name another with --broker")
     for url in (url for url in urls if url != RESULTS_OFF):
-        if url.lower().startswith("memory"):
-            raise ConfigError(
-                "a memory broker lives inside one program and cannot be reached from here; name another with --broker"
-            )
         path = file_of(url)
         if path is not None and not creates and not path.exists():
             raise OperatorError(

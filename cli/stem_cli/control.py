@@ -1,4 +1,4 @@
-"""`stem worker ping | stats | inspect | revoke | shutdown`: commands to running workers, and what they answer."""
+"""`stem worker ping | stats | inspect | revoke | pause | resume | concurrency | shutdown`: commands to running workers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from stem_actors.app import Stem
 from stem_actors.clock import SystemClock
+from stem_actors.config import WORD, read_value
 from stem_actors.errors import UsageError
 from stem_actors.fleet import Answers, Fleet
 from stem_actors.model.control import ControlReply
@@ -16,7 +17,7 @@ from stem_cli.connection import duration_of, opened, resolved
 from stem_cli.exit_codes import ExitCode
 from stem_cli.output import Output, readable_duration
 
-__all__ = ["inspect", "ping", "revoke", "shutdown", "stats"]
+__all__ = ["change_pauses", "concurrency", "inspect", "pause", "ping", "resume", "revoke", "shutdown", "stats"]
 
 
 def ping(args: argparse.Namespace, output: Output) -> int:
@@ -51,6 +52,7 @@ def revoke(args: argparse.Namespace, output: Output) -> int:
     lasts = duration_of(args.expires_in, "--expires-in")
     with _connected(args) as (app, fleet, timeout):
         stored = app.client.store_revocations(args.task, args.terminate, args.reason, args.requester, lasts)
+        app.stores.revocations.prune_expired()
         answers = fleet.ask("revoke", app.client.revoke_payload(stored, args.requester), args.worker, timeout)
     rows = [
         (reply.worker_id, _message(reply, reply.payload.get("revoked")), *(_joined(reply, name) for name in _REVOKED))
@@ -64,6 +66,54 @@ def revoke(args: argparse.Namespace, output: Output) -> int:
 
 
 _REVOKED = ("inflight", "ignored", "expired")
+
+
+def pause(args: argparse.Namespace, output: Output) -> int:
+    return _pause(args, output, is_paused=True)
+
+
+def resume(args: argparse.Namespace, output: Output) -> int:
+    return _pause(args, output, is_paused=False)
+
+
+def _pause(args: argparse.Namespace, output: Output, is_paused: bool) -> int:
+    """Stored first, as with revocations. But this is asked of workers, so one at least has to answer."""
+    if not args.queue:
+        raise UsageError(f"name the queues to {'pause' if is_paused else 'resume'}: --queue QUEUE, repeatable")
+    answers = change_pauses(args, args.queue, is_paused, args.worker)
+    rows = [
+        (reply.worker_id, _message(reply, reply.status), _joined(reply, "updated"), _joined(reply, "paused"))
+        for reply in answers.replies
+    ]
+    if not answers.replies:
+        output.message(f"{'paused' if is_paused else 'resumed'} in the store, where every worker finds it when it is up")
+    return _show(answers, output, lambda: output.table(("Worker", "Status", "Updated", "Paused queues"), rows))
+
+
+def change_pauses(args: argparse.Namespace, queues: Sequence[str], is_paused: bool, workers: Sequence[str] | None) -> Answers:
+    """Store that queues are paused, or not any more, and tell the workers; `workers` None: nobody needs to answer."""
+    names = [read_value(WORD, queue, "the queue") for queue in queues]
+    reason = args.reason or f"queue {'paused' if is_paused else 'resumed'} by stem-cli"
+    with _connected(args) as (app, fleet, timeout):
+        if is_paused:
+            app.stores.pauses.pause(names, reason, args.requester)
+        else:
+            app.stores.pauses.resume(names)
+        if workers is None and not fleet.alive():
+            return Answers("", (), ())
+        payload = {"namespace": app.settings.namespace, "queues": names, "reason": reason, "requester": args.requester}
+        return fleet.ask("queue_pause" if is_paused else "queue_resume", payload, workers or (), timeout)
+
+
+def concurrency(args: argparse.Namespace, output: Output) -> int:
+    if args.executors < 1:
+        raise UsageError("the concurrency of a worker is a number from 1")
+    answers = _ask(args, "set_concurrency", {"value": args.executors})
+    rows = [
+        (reply.worker_id, _message(reply, reply.status), reply.payload.get("was"), reply.payload.get("concurrency"))
+        for reply in answers.replies
+    ]
+    return _show(answers, output, lambda: output.table(("Worker", "Status", "Was", "Concurrency"), rows))
 
 
 # ---------------------------------------------------------------- asking
@@ -142,6 +192,7 @@ def _stats_lines(payload: Mapping[str, Any]) -> list[str]:
         "timestamp": payload.get("timestamp"),
         "last lease renewal": None if renewed is None else f"{readable_duration(renewed / 1000)} ago",
         "queues": ", ".join(f"{name}={count}" for name, count in (payload.get("queues") or {}).items()),
+        "paused": ", ".join(payload.get("pausedQueues") or ()),
         "subscribed": ", ".join((payload.get("subscriptions") or {}).get("queues") or ()),
     }
     return [f"{name}: {text}" for name, text in facts.items() if text] + [_run(run) for run in payload.get("active") or ()]
@@ -149,6 +200,7 @@ def _stats_lines(payload: Mapping[str, Any]) -> list[str]:
 
 def _inspect_lines(payload: Mapping[str, Any]) -> list[str]:
     lines = [f"inflight: {payload.get('inflight')}", *(_run(run) for run in payload.get("active") or ())]
+    lines += [f"paused: {', '.join(queues)}" for queues in [payload.get("pausedQueues")] if queues]
     for entry in payload.get("revoked") or ():
         by = f" by {entry['requestedBy']}" if entry.get("requestedBy") else ""
         lines.append(f"revoked {entry['taskId']}{by}{': ' + entry['reason'] if entry.get('reason') else ''}")

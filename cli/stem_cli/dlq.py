@@ -18,12 +18,13 @@ from stem_cli import audit
 from stem_cli.confirmation import confirm
 from stem_cli.connection import duration_of, opened, resolved
 from stem_cli.exit_codes import ExitCode
+from stem_cli.interruption import Interruption
 from stem_cli.output import Output, Progress
 
 __all__ = ["list_entries", "oldest_first", "purge", "replay", "show"]
 
 _QUOTED = 1024  # bytes of a body that cannot be read
-_BATCH = 500  # dead letters in one step
+_BATCH = 500  # dead letters in one step; between two of them Ctrl-C ends a command
 _SHOWN = 10
 _REPLAYED_BY_DEFAULT = 10
 _TICK = 0.001  # seconds: as exactly as every store keeps a time
@@ -74,6 +75,11 @@ def show(args: argparse.Namespace, output: Output) -> int:
 
 def replay(args: argparse.Namespace, output: Output) -> int:
     """Choose, ask, and queue again exactly what was chosen, whatever has died in between."""
+    with Interruption() as interruption:
+        return _choose_and_replay(args, output, interruption)
+
+
+def _choose_and_replay(args: argparse.Namespace, output: Output, interruption: Interruption) -> int:
     settings, since = resolved(args).settings, None if args.since is None else parse_time(args.since)
     limit = _limit(args, len(args.id) or _REPLAYED_BY_DEFAULT)
     delay = duration_of(args.delay, "--delay") or 0.0
@@ -85,12 +91,15 @@ def replay(args: argparse.Namespace, output: Output) -> int:
         if chosen and not args.dry_run:
             confirm(f"run {_counted(len(chosen))} of queue {args.queue!r} again", args.yes)
             done = []
+            interruption.hold()
             try:
                 with output.progress(f"replaying {_counted(len(chosen))}", len(chosen)) as progress:
                     for start in range(0, len(chosen), _BATCH):
                         batch = chosen[start : start + _BATCH]
                         done += _replay(app.stores, args.queue, [each["id"] for each in batch], delay)
                         progress.advance(len(batch))
+                        if interruption.is_asked:
+                            break
             finally:  # also when the broker goes away halfway
                 audit.note(settings, "dlq replay", args.queue, len(done), delay=delay, ids=[each["id"] for each in done[:_SHOWN]])
     missing = _missing(args.id, chosen)
@@ -101,6 +110,8 @@ def replay(args: argparse.Namespace, output: Output) -> int:
         )
     else:
         _report(done, f"{'would replay' if args.dry_run else 'replayed'} {_counted(len(done))} of queue {args.queue!r}", output)
+    if interruption.is_asked and len(done) < len(chosen):
+        return _interrupted(len(done), len(chosen), output)
     return _code(args, missing, output)
 
 
@@ -155,7 +166,7 @@ def _report(entries: Sequence[dict[str, Any]], text: str, output: Output) -> Non
         columns = ("id", "task", "attempt", "reason")
         output.table(("ID", "Task", "Attempts", "Reason"), [[entry[name] for name in columns] for entry in entries[:_SHOWN]])
     if len(entries) > _SHOWN:
-        output.line(f"and {len(entries) - _SHOWN} more")
+        output.line(f"and {len(entries) - _SHOWN:,} more")
 
 
 # ---------------------------------------------------------------- purge
@@ -163,6 +174,11 @@ def _report(entries: Sequence[dict[str, Any]], text: str, output: Output) -> Non
 
 def purge(args: argparse.Namespace, output: Output) -> int:
     """Count, ask, and remove; the newest of those that fit when there is a limit."""
+    with Interruption() as interruption:
+        return _count_and_purge(args, output, interruption)
+
+
+def _count_and_purge(args: argparse.Namespace, output: Output, interruption: Interruption) -> int:
     settings, since = resolved(args).settings, None if args.since is None else parse_time(args.since)
     limit, ids = _limit(args, None), args.id or None
     with opened(settings) as app:
@@ -173,9 +189,10 @@ def purge(args: argparse.Namespace, output: Output) -> int:
         removed = wanted if args.dry_run else 0
         if wanted and not args.dry_run:
             confirm(f"remove {_counted(wanted)} of queue {args.queue!r} for good", args.yes)
+            interruption.hold()
             try:
                 with output.progress(f"removing {_counted(wanted)}", wanted) as progress:
-                    while removed < wanted:
+                    while removed < wanted and not interruption.is_asked:
                         count = broker.purge_dead_letters(args.queue, min(_BATCH, wanted - removed), since, ids)
                         if count == 0:
                             break
@@ -190,6 +207,8 @@ def purge(args: argparse.Namespace, output: Output) -> int:
         )
     else:
         output.line(f"{'would remove' if args.dry_run else 'removed'} {_counted(removed)} of queue {args.queue!r}")
+    if interruption.is_asked and removed < wanted:
+        return _interrupted(removed, wanted, output)
     return _code(args, missing, output)
 
 
@@ -224,6 +243,11 @@ def _counted(count: int) -> str:
 def _missing(ids: Sequence[str], found: Sequence[dict[str, Any]]) -> list[str]:
     known = {entry["id"] for entry in found}
     return [each for each in ids if each not in known]
+
+
+def _interrupted(done: int, wanted: int, output: Output) -> int:
+    output.message(f"interrupted after {_counted(done)} of {wanted:,}; the others are as they were")
+    return ExitCode.INTERRUPTED
 
 
 def _code(args: argparse.Namespace, missing: Sequence[str], output: Output) -> int:
@@ -271,6 +295,8 @@ def _envelope_json(envelope: Envelope, state: State) -> dict[str, Any]:
         "priority": envelope.priority,
         "attempt": state.attempt,
         "deaths": list(state.deaths),
+        "replayCount": state.replay_count,
+        "lastReplayAt": iso_time(state.last_replay_at),
         "maxRetries": envelope.max_retries,
         "visibilityTimeout": None if visibility is None else round(visibility * 1000),
         "queue": envelope.queue,

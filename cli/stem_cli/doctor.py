@@ -78,9 +78,10 @@ def _versions(found: Sequence[Finding]) -> Check:
 
 def _handshakes(settings: Settings, found: Sequence[Finding], timeout: float) -> Iterator[Check]:
     urls = {"broker": settings.broker_url}
-    backend = settings.result_backend_url
-    if backend not in (None, RESULTS_OFF) and not is_same_place(backend, settings.broker_url):
-        urls["backend"] = backend
+    others = {"backend": settings.result_backend_url, "revocations": settings.revoke_store_url}
+    for component, url in others.items():
+        if url not in (None, RESULTS_OFF) and not any(is_same_place(url, each) for each in urls.values()):
+            urls[component] = url
     well = {finding.component for finding in found if finding.is_well}
     for component, url in urls.items():
         endpoint = endpoint_of(url, settings) if component in well else None

@@ -83,7 +83,7 @@ class Lines:
                 continue
             self._shown[beat.worker_id] = (beat.sent_at, beat.is_stale)
             if self._output.as_json:
-                self._output.json_line({**beat.document, "stale": beat.is_stale})
+                self._output.json_line(beat.as_json())
             else:
                 self._output.line(beat.lines()[0] + (f" state={beat.state}" if beat.state else ""))
         for gone in self._shown.keys() - {beat.worker_id for beat in beats}:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ _GRACE = 1.0  # seconds: how exactly a worker keeps its interval
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """One heartbeat, read at `now` (seconds, the store's clock). `document` is what `--json` shows."""
+    """One heartbeat, read at `now` (seconds, the store's clock). `document` is what its worker sent, names as in JSON."""
 
     worker_id: str
     document: Mapping[str, Any]
@@ -50,7 +50,23 @@ class Beat:
 
     @property
     def queues(self) -> str:
+        """What it is subscribed to, for people."""
         return ", ".join((self.extras.get("subscriptions") or {}).get("queues") or ())
+
+    @property
+    def queue_names(self) -> set[str]:
+        """Every queue it knows of: subscribed to, or with something in flight."""
+        subscribed = (self.extras.get("subscriptions") or {}).get("queues") or ()
+        return {*map(str, subscribed), *(str(each["name"]) for each in self.document.get("queues") or ())}
+
+    @property
+    def throughput(self) -> Sequence[Mapping[str, Any]]:
+        """How runs ended by queue; a worker of an older version sends none."""
+        return self.extras.get("throughput") or ()
+
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` shows: what was sent, and whether it is too old."""
+        return {**self.document, "stale": self.is_stale}
 
     def lines(self) -> list[str]:
         """For people: one line, and its details below."""
@@ -64,6 +80,7 @@ class Beat:
         details = {
             "state": self.state,
             "queues": self.queues,
+            "paused": ", ".join(self.extras.get("pausedQueues") or ()),
             "broadcasts": ", ".join((self.extras.get("subscriptions") or {}).get("broadcasts") or ()),
             "lastLeaseRenewal": None if renewed is None else f"{readable_duration(self.now - renewed)} ago",
             "inflight": ", ".join(f"{each['name']}={each['inflight']}" for each in beat.get("queues") or ()),

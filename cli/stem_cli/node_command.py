@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from stem_cli.command import guarded
@@ -24,7 +25,10 @@ def _run(flags: dict[str, object]) -> int:
     from stem_actors.config import resolve
     from stem_actors.errors import ConfigError
 
-    settings = resolve(flags, os.environ).settings
+    given = resolve(flags, os.environ)
+    settings = given.settings
+    if settings.autoscale is not None and given.sources["concurrency"] == "default":
+        settings = replace(settings, concurrency=settings.autoscale[1])
     if settings.app is None and not settings.tasks:
         raise ConfigError(
             "there are no tasks to run: name the application, such as --app shop.tasks:app (or STEM_APP, STEM_TASKS)"
@@ -33,6 +37,11 @@ def _run(flags: dict[str, object]) -> int:
         raise ConfigError(
             "a memory broker lives inside one program, so nothing could enqueue for this node. "
             "Use --broker sqlite:///stem.db, or app.worker() inside the program."
+        )
+    if settings.revoke_store_url is not None and settings.revoke_store_url.lower().startswith("memory"):
+        raise ConfigError(
+            "revocations in a worker's memory (STEM_REVOKE_STORE_URL) would reach nobody else and end with it. "
+            "Name a file or a server, or leave it out: they are kept with the results then."
         )
     if settings.burst and settings.reload:
         raise ConfigError("--burst leaves when the work is done, and --reload waits for changes: choose one of them")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # rich is slow to load, and JSON and pipes do without it
 __all__ = ["Output", "Progress", "Screen", "readable_bytes", "readable_duration"]
 
 _PATIENCE = 1.0  # seconds: what ends sooner shows no progress
+_PRINTERS = ("dumb", "unknown")  # values of TERM
 
 
 class Output:
@@ -79,8 +80,8 @@ class Output:
 
     @property
     def is_live(self) -> bool:
-        """Whether stdout is a screen that can be drawn anew, not a pipe and not JSON."""
-        return sys.stdout.isatty() and not self.as_json
+        """Whether stdout is a screen that can be drawn anew: not a pipe, not JSON, and no terminal that only prints."""
+        return sys.stdout.isatty() and not self.as_json and os.environ.get("TERM") not in _PRINTERS
 
     @contextmanager
     def progress(self, text: str, total: int | None = None) -> Iterator[Progress]:
@@ -92,11 +93,11 @@ class Output:
             progress.close()
 
     @contextmanager
-    def screen(self) -> Iterator[Screen]:
-        """A part of the terminal that is drawn anew in place; for `is_live` only."""
+    def screen(self, full: bool = False) -> Iterator[Screen]:
+        """A part of the terminal, or all of it, to be drawn anew in place; for `is_live` only. A full one is gone afterwards."""
         from rich.live import Live
 
-        with Live(console=self._console(), auto_refresh=False, vertical_overflow="ellipsis") as live:
+        with Live(console=self._console(), auto_refresh=False, screen=full, vertical_overflow="ellipsis") as live:
             yield Screen(live)
 
     def _console(self) -> Console:
@@ -176,6 +177,15 @@ class Screen:
     def __init__(self, live: Live) -> None:
         self._live = live
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and lines, as they are now."""
+        size = self._live.console.size
+        return size.width, size.height
+
+    def draw(self, what: RenderableType) -> None:
+        self._live.update(what, refresh=True)
+
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], notes: Sequence[str] = ()) -> None:
         """Draw a title, a table and notes under it."""
         from rich.console import Group
@@ -183,7 +193,7 @@ class Screen:
 
         texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
         table = drawn_table(columns, texts, [False] * len(columns))
-        self._live.update(Group(Text(title), table, *map(Text, notes)), refresh=True)
+        self.draw(Group(Text(title), table, *map(Text, notes)))
 
 
 def drawn_table(columns: Sequence[str], texts: Sequence[Sequence[str]], is_number: Sequence[bool]) -> RenderableType:

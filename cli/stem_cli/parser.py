@@ -104,7 +104,9 @@ def build_stem_parser() -> CommandParser:
         help="wait until it has ended, for ever unless told, and print its result",
     )
 
-    task = _group(commands, "task", "look at single tasks", "stem task show 0190b6c8-8b1e-7c3a-9d2f-1a2b3c4d5e6f")
+    task = _group(
+        commands, "task", "look at single tasks, and cancel them", "stem task show 0190b6c8-8b1e-7c3a-9d2f-1a2b3c4d5e6f"
+    )
     task_list = _command(
         task,
         "list",
@@ -131,6 +133,30 @@ def build_stem_parser() -> CommandParser:
     )
     wait.add_argument("id", metavar="ID", help="id of the task")
     wait.add_argument("--timeout", metavar="DURATION", help="give up after so long (default: none)")
+    cancel = _command(
+        task,
+        "revoke",
+        "task:revoke",
+        "cancel tasks, wherever they are",
+        "stem task revoke 0190b6c8-… --reason 'wrong month'",
+        "stem task revoke 0190b6c8-… 0190b6c9-… --terminate --json",
+        more=_REVOKING,
+    )
+    cancel.add_argument("task", metavar="ID", nargs="+", help="id of a task")
+    _add_revoking(cancel)
+    cancel.add_argument("--timeout", metavar="DURATION", default="5s", help="wait so long for workers' answers (default: 5s)")
+    unique = _command(
+        task,
+        "unique",
+        "unique:unique",
+        "show who holds the key of a unique task, or give it free",
+        "stem task unique user-42",
+        "stem task unique user-42 --queue mail --free --json",
+        more="Exits with 1 when nobody holds it. A task whose key is given free goes on; another may be enqueued beside it.",
+    )
+    unique.add_argument("key", metavar="KEY", help="the key: a call's own, or the one in the task's record (stem.unique.key)")
+    unique.add_argument("--queue", "-q", metavar="QUEUE", help="only in this queue (default: in all)")
+    unique.add_argument("--free", action="store_true", help="give it free")
 
     tasks = _group(commands, "tasks", "look at the tasks of an application", "stem tasks ls --app shop.tasks:app")
     _command(
@@ -142,8 +168,28 @@ def build_stem_parser() -> CommandParser:
         more="Imports the application named by --app or STEM_APP, and the modules in STEM_TASKS.",
     )
 
-    queue = _group(commands, "queue", "look at queues, or empty one", "stem queue list")
+    queue = _group(commands, "queue", "look at queues, pause or empty them", "stem queue list")
     _command(queue, "list", "queue:list_queues", "count what is in each queue", "stem queue list --json")
+    for verb, what, more in (
+        (
+            "pause",
+            "let workers leave queues alone",
+            "What runs goes on, what waits stays where it is, and tasks can be enqueued. ",
+        ),
+        ("resume", "let workers receive from paused queues again", ""),
+    ):
+        change = _command(
+            queue,
+            verb,
+            f"queue:{verb}",
+            what,
+            f"stem queue {verb} mail",
+            f"stem queue {verb} mail reports --reason 'the mail server moves'",
+            more=f"{more}It is stored, so it holds for workers that start later: exits with 0 also when no worker is up.",
+        )
+        change.add_argument("queue", metavar="QUEUE", nargs="+", help=f"the queue to {verb}")
+        _add_pausing(change, verb)
+        change.add_argument("--timeout", metavar="DURATION", default="5s", help="wait so long for workers' answers (default: 5s)")
     empty = _command(
         queue,
         "purge",
@@ -156,6 +202,36 @@ def build_stem_parser() -> CommandParser:
     empty.add_argument("queue", metavar="QUEUE", help="the queue to empty")
     empty.add_argument("--dead-letters", action="store_true", help="its dead letters, too")
     _add_consent(empty)
+
+    database = _group(commands, "db", "look after the schema in Postgres", "stem db status")
+    _command(
+        database,
+        "status",
+        "db:show_status",
+        "show which version the schema is at, and which this Stem needs",
+        "stem db status --broker postgres://stem@db.example/app",
+        more="Exits with 1 when workers of this version cannot start there.",
+    )
+    _command(
+        database,
+        "migrate",
+        "db:bring_up_to_date",
+        "bring the schema up to date",
+        "stem db migrate",
+        more="Workers do so themselves, unless the URL says migrate=false. They may run meanwhile.",
+    )
+    schema_sql = _command(
+        database,
+        "sql",
+        "db:show_sql",
+        "print the SQL that brings the schema up to date",
+        "stem db sql --broker postgres://db.example/app",
+        "stem db sql --from 1 | psql --host db.example app",
+        more="Asks no server.",
+    )
+    schema_sql.add_argument(
+        "--from", dest="after", metavar="VERSION", type=int, default=0, help="the version it is at (default: 0, there is none)"
+    )
 
     dlq = _group(commands, "dlq", "look after dead letters: tasks set aside", "stem dlq list --queue default")
     dead_list = _command(
@@ -198,8 +274,16 @@ def build_stem_parser() -> CommandParser:
         help="a heartbeat older than this is marked stale (default: STEM_HEARTBEAT_INTERVAL)",
     )
 
+    status.add_argument(
+        "--metrics-exporters",
+        metavar="LIST",
+        help="taken, so that older scripts go on, and put to no use: metrics come from nodes (`stem observe metrics`)",
+    )
+
     _add_control(worker)
     _add_processes(worker)
+    _add_observe(commands)
+    _add_top(commands)
 
     config = _group(commands, "config", "look at the settings", "stem config show")
     _command(config, "show", "config:show", "show every setting, its value and where it comes from", "stem config show --json")
@@ -208,6 +292,26 @@ def build_stem_parser() -> CommandParser:
     _add_bench(commands)
     _add_completion(commands)
     return parser
+
+
+_REVOKING = (
+    "A task that waits never starts; one that runs goes on unless --terminate is given. It is stored, so it holds for "
+    "workers that start later: exits with 0 also when no worker is up."
+)
+
+
+def _add_revoking(parser: CommandParser) -> None:
+    """How tasks are revoked, whichever command does it."""
+    parser.add_argument("--terminate", action="store_true", help="interrupt it at once if it runs; kill it if it ignores that")
+    parser.add_argument("--reason", metavar="TEXT", help="stands in the task's record")
+    parser.add_argument("--requester", metavar="NAME", default="stem-cli", help="who asks for it (default: stem-cli)")
+    parser.add_argument("--expires-in", metavar="DURATION", help="forget it after so long (default: 7d)")
+
+
+def _add_pausing(parser: CommandParser, verb: str) -> None:
+    """How queues are paused and resumed, whichever command does it."""
+    parser.add_argument("--reason", metavar="TEXT", help=f"stands in the workers' logs (default: queue {verb}d by stem-cli)")
+    parser.add_argument("--requester", metavar="NAME", default="stem-cli", help="who asks for it (default: stem-cli)")
 
 
 def _add_control(worker: Any) -> None:
@@ -237,14 +341,40 @@ def _add_control(worker: Any) -> None:
         "control:revoke",
         "cancel tasks, wherever they are",
         "stem worker revoke --task 0190b6c8-… --terminate --reason 'wrong month'",
-        more="A task that waits never starts; one that runs goes on unless --terminate is given. It is stored, so it holds for "
-        "workers that start later: exits with 0 also when no worker is up.",
+        more=_REVOKING,
     )
     revoke.add_argument("--task", "-t", metavar="ID", action="append", default=[], help="the task to cancel; repeatable")
-    revoke.add_argument("--terminate", action="store_true", help="interrupt it at once if it runs; kill it if it ignores that")
-    revoke.add_argument("--reason", metavar="TEXT", help="stands in the task's record")
-    revoke.add_argument("--requester", metavar="NAME", default="stem-cli", help="who asks for it (default: stem-cli)")
-    revoke.add_argument("--expires-in", metavar="DURATION", help="forget it after so long (default: 7d)")
+    _add_revoking(revoke)
+    pause, resume = (
+        _command(
+            worker,
+            verb,
+            f"control:{verb}",
+            what,
+            f"stem worker {verb} --queue mail",
+            more="It is stored first and holds for all workers, also those that start later; the ones named by --worker are told "
+            f"now, the others see it within ten seconds. {answers}",
+        )
+        for verb, what in (
+            ("pause", "let workers leave queues alone; what runs goes on"),
+            ("resume", "let workers receive from paused queues again"),
+        )
+    )
+    for command, verb in ((pause, "pause"), (resume, "resume")):
+        command.add_argument(
+            "--queue", "-q", metavar="QUEUE", action="append", default=[], help=f"the queue to {verb}; repeatable"
+        )
+        _add_pausing(command, verb)
+    scale = _command(
+        worker,
+        "concurrency",
+        "control:concurrency",
+        "give workers more executors, or fewer",
+        "stem worker concurrency 8 -w web-1",
+        more="No task is interrupted: an executor that is too many leaves when what it runs has ended. It holds until the worker "
+        "ends. A worker that was started with --autoscale refuses. " + answers,
+    )
+    scale.add_argument("executors", metavar="N", type=int, help="executor processes of each worker")
     leave = _command(
         worker,
         "shutdown",
@@ -259,9 +389,66 @@ def _add_control(worker: Any) -> None:
         default="warm",
         help="warm: running tasks end first; soft: they are interrupted and handed back; hard: they are killed and handed back",
     )
-    for command in (ping, stats, inspect, revoke, leave):
+    for command in (ping, stats, inspect, revoke, pause, resume, scale, leave):
         command.add_argument("--worker", "-w", metavar="ID", action="append", default=[], help="only this worker; repeatable")
         command.add_argument("--timeout", metavar="DURATION", default="5s", help="wait so long for answers (default: 5s)")
+
+
+def _add_observe(commands: Any) -> None:
+    """What the stores hold, and what nodes have counted."""
+    observe = _group(commands, "observe", "look at queues, workers, dead letters and metrics", "stem observe queues --json")
+    for name, handler, summary in (
+        ("queues", "observe:queues", "count what is in each queue that holds something or that a worker works on"),
+        ("workers", "observe:workers", "show how much each worker runs, and when it was last heard of"),
+        ("dlq", "observe:dead_letters", "list the newest dead letters of all queues"),
+    ):
+        look = _command(
+            observe,
+            name,
+            handler,
+            summary,
+            f"stem observe {name} --json",
+            f"stem observe {name} --file snapshot.json",
+            more='A snapshot is JSON: {"queues": [{"queue": …, "pending": …, "inflight": …}], "workers": [{"id": …, "active": …, '
+            '"lastHeartbeat": …}], "dlq": [{"queue": …, "taskId": …, "reason": …, "deadAt": …}]}.',
+        )
+        look.add_argument("--file", "-f", metavar="FILE", help="show a snapshot instead; a file that is not there holds nothing")
+    metrics = _command(
+        observe,
+        "metrics",
+        "observe_metrics:metrics",
+        "print what running nodes have counted, as JSON",
+        "stem observe metrics",
+        "stem observe metrics --node web-1:9808 --node web-2:9808",
+        more="Asks the /metrics of each node. A histogram's min and max are bounds of its buckets. "
+        "Exits with 75 when only some nodes answer, with 70 when none does.",
+    )
+    metrics.add_argument(
+        "--node",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="a node's admin address; repeatable (default: STEM_ADMIN, which is 127.0.0.1:9808 unless set)",
+    )
+    metrics.add_argument("--timeout", metavar="DURATION", default="5s", help="wait so long for each answer (default: 5s)")
+
+
+def _add_top(commands: Any) -> None:
+    top = _command(
+        commands,
+        "top",
+        "top:run",
+        "watch nodes, workers, queues, running tasks and supervision trees",
+        "stem top",
+        "stem top --worker web-1-1 --interval 1s",
+        "stem top --json --once",
+        more="Fills the terminal until q (exit code 0) or Ctrl-C (130). Queues are read each time; what workers say of "
+        "themselves is as old as their last heartbeat (STEM_HEARTBEAT_INTERVAL). Where stdout is no terminal it prints once; "
+        "with --json a document a line, without end.",
+    )
+    top.add_argument("--once", action="store_true", help="print it once, all of it, and exit")
+    top.add_argument("--interval", metavar="DURATION", default="2s", help="time between two looks (default: 2s)")
+    top.add_argument("--worker", "-w", metavar="ID", action="append", default=[], help="of workers just this; repeatable")
 
 
 def _add_processes(worker: Any) -> None:
@@ -367,7 +554,8 @@ def _add_dead_letter_changes(dlq: Any) -> None:
         "stem dlq replay --queue default --dry-run",
         "stem dlq replay --queue mail --task shop.send_mail --since 2025-01-31T08:00:00Z --limit 100 --yes",
         more="Each gets a new budget of retries and keeps its counters. Asks first; without a terminal it needs --yes. "
-        "Exits with 1 when an --id is not there.",
+        "Ctrl-C ends it between two steps; it says how many were done. Exits with 1 when an --id is not there, with 130 when "
+        "it was interrupted.",
     )
     replay.add_argument("--queue", "-q", metavar="QUEUE", required=True, help="queue the tasks came from")
     replay.add_argument("--limit", "-l", metavar="N", type=int, help="this many at most (default: 10, or all that --id names)")
@@ -386,7 +574,8 @@ def _add_dead_letter_changes(dlq: Any) -> None:
         "remove dead letters for good",
         "stem dlq purge --queue mail --dry-run",
         "stem dlq purge --queue mail --limit 100 --yes",
-        more="Asks first; without a terminal it needs --yes. Exits with 1 when an --id is not there.",
+        more="Asks first; without a terminal it needs --yes. Ctrl-C ends it between two steps; it says how many were done. "
+        "Exits with 1 when an --id is not there, with 130 when it was interrupted.",
     )
     purge.add_argument("--queue", "-q", metavar="QUEUE", required=True, help="queue the tasks came from")
     purge.add_argument("--limit", "-l", metavar="N", type=int, help="this many at most, the newest (default: all)")
@@ -557,6 +746,11 @@ def build_node_parser() -> CommandParser:
     processes.add_argument("--workers", metavar="N", help="worker processes (default: 1)")
     processes.add_argument(
         "--concurrency", "-c", metavar="N", help="executor processes of each worker (default: one per processor)"
+    )
+    processes.add_argument(
+        "--autoscale",
+        metavar="MIN:MAX",
+        help="let each worker's executors follow its work, between MIN and MAX of them; --concurrency is MAX then, unless given",
     )
     processes.add_argument(
         "--prefetch-multiplier", metavar="N", help="deliveries held per executor, running and waiting (default: 2)"

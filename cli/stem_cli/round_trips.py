@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from stem_actors.adapters import is_same_place, open_stores
-from stem_actors.adapters.redis import HandshakeFailed
+from stem_actors.adapters.handshake import HandshakeFailed
 from stem_actors.adapters.tls import Identity
 from stem_actors.clock import SystemClock
-from stem_actors.config import RESULTS_OFF, Settings, masked_url
+from stem_actors.config import RESULTS_OFF, Settings, file_url, masked_url
 from stem_actors.errors import BrokerUnavailable, ConfigError, OperatorError, StemError
 from stem_actors.model.ids import new_task_id
 from stem_actors.model.lifecycle import TaskState
@@ -25,7 +25,7 @@ from stem_actors.model.outcome import Ack
 from stem_actors.model.rate import Limit, Rate
 from stem_actors.model.record import Settlement, TaskRecord
 from stem_actors.ports import Done, Message, Revocation, Stores
-from stem_cli.server_facts import describe_server, endpoint_of, identity_facts
+from stem_cli.server_facts import describe_postgres, describe_server, endpoint_of, identity_facts
 from stem_cli.store_facts import describe, file_of
 
 __all__ = ["Finding", "check_stores"]
@@ -73,6 +73,7 @@ def check_stores(settings: Settings, timeout: float, skip_backend: bool) -> list
     stores = open_stores(
         settings.broker_url,
         settings.result_backend_url,
+        revoke_url=settings.revoke_store_url,
         rate_limit_url=settings.rate_limit_url,
         namespace=f"{settings.namespace}.{_NAME}",
         clock=SystemClock(),
@@ -114,8 +115,13 @@ def _roles(without_backend: bool) -> list[str]:
 def _urls(settings: Settings, roles: Sequence[str]) -> dict[str, str]:
     """The URL by role, of the broker and of what is kept elsewhere."""
     urls = {"broker": settings.broker_url}
-    for role, url in (("backend", settings.result_backend_url), ("rate_limits", settings.rate_limit_url)):
-        if url not in (None, RESULTS_OFF) and role in roles and not is_same_place(url, settings.broker_url):
+    others = {
+        "backend": settings.result_backend_url,
+        "revocations": None if settings.revoke_store_url is None else file_url(settings.revoke_store_url),
+        "rate_limits": settings.rate_limit_url,
+    }
+    for role, url in others.items():
+        if url not in (None, RESULTS_OFF) and role in roles and not any(is_same_place(url, each) for each in urls.values()):
             urls[role] = url
     return urls
 
@@ -126,9 +132,10 @@ def _missing_file(settings: Settings, roles: Sequence[str]) -> list[Finding] | N
         path = file_of(url)
         if path is not None and not path.exists():
             message = f"there is no database {path} ({masked_url(url)})"
-            return [
-                Finding(role, False, message, hints=("the first task that is enqueued makes it; or name another with --broker",))
-            ]
+            hint = "the first task that is enqueued makes it; or name another with --broker"
+            if role == "revocations":
+                hint = "the first worker that starts makes it; or name another in STEM_REVOKE_STORE_URL"
+            return [Finding(role, False, message, hints=(hint,))]
     return None
 
 
@@ -181,7 +188,10 @@ def _no_answer(timeout: float) -> str:
 
 def _with_facts(finding: Finding, url: str, timeout: float, settings: Settings) -> Finding:
     endpoint = endpoint_of(url, settings)
-    facts = describe(url) if endpoint is None else describe_server(endpoint, timeout, settings.accept_data_loss)
+    if endpoint is None:
+        facts = describe_postgres(url, settings) or describe(url)
+    else:
+        facts = describe_server(endpoint, timeout, settings.accept_data_loss)
     message = f"{finding.message} {facts.text}" if finding.is_well else finding.message
     hints = [*finding.hints, *facts.hints]
     if facts.problem and finding.is_well:
@@ -236,7 +246,7 @@ def _revocations(stores: Stores, timeout: float) -> str:
     stores.revocations.prune_expired()
     if not any(revocation.task_id == _NAME for revocation in found):
         raise BrokerUnavailable("a revocation was stored and is not listed")
-    return "stored and read a revocation"
+    return f"connected to {stores.names['revocations']}: stored and read a revocation"
 
 
 def _locks(stores: Stores, timeout: float) -> str:
@@ -294,7 +304,7 @@ _TRIPS: Mapping[str, Callable[[Stores, float], str]] = {
     "control": _control,
     "clock": _clock,
 }
-_PLACES = {"backend": "results", "rate_limits": "rate_limits"}
+_PLACES = {"backend": "results", "revocations": "revocations", "rate_limits": "rate_limits"}
 """The name of a role's place, where it may be another than the broker's."""
 
 

@@ -1,16 +1,16 @@
-"""What a Redis server is, and what should be seen to there before tasks are."""
+"""What a Redis or Postgres server is, and what should be seen to there before tasks are."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from stem_actors.adapters import SCHEMES
+from stem_actors.adapters import SCHEMES, postgres
 from stem_actors.adapters.redis import Endpoint, ServerReport, look_at
 from stem_actors.adapters.tls import Identity
 from stem_actors.config import Settings
 from stem_cli.store_facts import StoreFacts
 
-__all__ = ["describe_server", "endpoint_of", "identity_facts"]
+__all__ = ["describe_postgres", "describe_server", "endpoint_of", "identity_facts"]
 
 
 def endpoint_of(url: str, settings: Settings) -> Endpoint | None:
@@ -40,6 +40,28 @@ def describe_server(endpoint: Endpoint, timeout: float, accepts_data_loss: bool)
         problem = f"it drops tasks when its memory is full (maxmemory-policy {report.eviction})"
         hints.append(_DROPS_TASKS)
     return StoreFacts(f"({report})", _of_report(report), [*hints, *report.notes], problem)
+
+
+def describe_postgres(url: str, settings: Settings) -> StoreFacts | None:
+    """Ask the server of a Postgres URL; None for any other."""
+    if SCHEMES.get(url.partition(":")[0].lower()) != "postgres":
+        return None
+    endpoint = replace(postgres.Endpoint.from_url(url), identity=Identity.from_settings(settings))
+    report = postgres.look_at(endpoint)
+    hints = [_UNVERIFIED] if endpoint.asks_for_tls and endpoint.identity.allow_insecure else []
+    if report is None:
+        return StoreFacts("", {"kind": "postgres"}, hints)
+    values = {
+        "kind": "postgres",
+        "version": report.version_text,
+        "schema": endpoint.schema,
+        "isDurable": report.is_durable,
+        "connections": report.connections,
+        "connectionsLeft": report.connections_left,
+        "oldestTransactionMs": round(report.oldest_transaction * 1000),
+        "clockOffsetMs": round(report.clock_offset * 1000, 1),
+    }
+    return StoreFacts(f"({report})", values, [*hints, *report.notes])
 
 
 _UNVERIFIED = "its certificate is not verified (allow insecure); leave that off in production"

@@ -1,4 +1,4 @@
-"""`stem task`: the records of tasks."""
+"""`stem task`: the records of tasks, and their revocation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from stem_actors.errors import MalformedMessage, ResultsDisabled, UsageError
 from stem_actors.model.json_names import iso_time
 from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.record import TaskRecord
+from stem_cli import control
 from stem_cli.connection import duration_of, opened, resolved
 from stem_cli.exit_codes import ExitCode
 from stem_cli.output import Output
 
-__all__ = ["list_tasks", "report_end", "show", "task_json", "wait"]
+__all__ = ["list_tasks", "report_end", "revoke", "show", "task_json", "wait"]
 
 _META_TIMES = frozenset({"startedAt", "completedAt", "failedAt", "expiredAt", "revokedAt", "lastReplayAt", "dispatchedAt"})
 
@@ -64,6 +65,11 @@ def wait(args: argparse.Namespace, output: Output) -> int:
     timeout = duration_of(args.timeout, "--timeout")
     with opened(resolved(args).settings) as app:
         return report_end(app.handle(args.id), app, timeout, output)
+
+
+def revoke(args: argparse.Namespace, output: Output) -> int:
+    """`stem worker revoke`, asked by one who thinks of tasks: of all workers, whichever has them."""
+    return control.revoke(argparse.Namespace(**{**vars(args), "worker": []}), output)
 
 
 def report_end(handle: Handle[Any], app: Stem, timeout: float | None, output: Output) -> int:

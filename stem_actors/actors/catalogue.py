@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+from stem_actors.model.concurrency import Place, pace
 from stem_actors.model.delivery import Delivery
 from stem_actors.model.envelope import Envelope
 from stem_actors.model.rate import Limit, Rate, parse_rate
 from stem_actors.model.retry import DEFAULT_BACKOFF, RetryPolicy
 
-__all__ = ["Catalogue", "LimitRule", "TaskFacts", "limits_of"]
+__all__ = ["Catalogue", "LimitRule", "PlaceRule", "TaskFacts", "limits_of", "places_of"]
 
 _EVERYBODY = "global"
 
@@ -33,10 +34,43 @@ class LimitRule(NamedTuple):
         """What it comes to for one call."""
         return Limit(f"{self.name}:{self.key or envelope.headers.get(self.header) or _EVERYBODY}", self.rate)
 
+    def asked(self, delivery: Delivery, expected: float | None) -> Limit:
+        """What is asked of the limiter for one delivery; `expected`: how long its run is expected to take, as far as is known."""
+        return self.limit(delivery.envelope)
+
+
+class PlaceRule(NamedTuple):
+    """The concurrency limit of a task: so many of `name` run at the same time, told apart by a header if there is one.
+
+    Nothing runs beyond it because the limiter cannot be asked.
+    """
+
+    name: str
+    number: int
+    header: str | None = None
+    scope: str = "concurrency"
+    fails_open: bool = False
+
+    def asked(self, delivery: Delivery, expected: float | None) -> Place:
+        """What is asked of the limiter for one delivery."""
+        envelope, state, lease, _ = delivery
+        key = self.name
+        if self.header is not None:
+            key = f"{key}:{envelope.headers.get(self.header) or _EVERYBODY}"
+        soon = pace(expected, self.number, state.delivery_count - 1)
+        holder = f"{lease.holder} {lease.token}"
+        return Place(key, self.number, holder, envelope.id, envelope.enqueued_at, lease.visibility, soon)
+
+
+Rule: TypeAlias = LimitRule | PlaceRule
+
 
 @dataclass(frozen=True, slots=True)
 class TaskFacts:
-    """One task's options, as far as a worker needs them. Durations in seconds."""
+    """One task's options, as far as a worker needs them. Durations in seconds.
+
+    `tells_first`: the broker is told before it starts that it is done (not `acks_late`), or that it holds no key any more.
+    """
 
     is_async: bool = False
     soft_time_limit: float | None = None
@@ -45,7 +79,8 @@ class TaskFacts:
     exclusive: bool = False
     acks_late: bool = True
     policy: RetryPolicy = DEFAULT_BACKOFF
-    limits: Sequence[LimitRule] = ()
+    limits: Sequence[Rule] = ()
+    tells_first: bool = False
 
 
 class Catalogue:
@@ -74,6 +109,11 @@ def limits_of(delivery: Delivery, facts: TaskFacts) -> tuple[float | None, float
     )
 
 
+def places_of(delivery: Delivery, rules: Sequence[Rule]) -> list[Place]:
+    """The places that a delivery holds while it runs."""
+    return [rule.asked(delivery, None) for rule in rules if isinstance(rule, PlaceRule)]
+
+
 def _limit(delivery: Delivery, key: str, own: float | None) -> float | None:
     for source in (delivery.state.overrides, delivery.envelope.meta):
         milliseconds = source.get(key)
@@ -93,10 +133,14 @@ def _facts(entry: Mapping[str, Any]) -> TaskFacts:
         entry["acks_late"],
         DEFAULT_BACKOFF if policy is None else RetryPolicy(**policy),
         tuple(_limits(entry)),
+        not entry["acks_late"] or entry.get("unique_scope") == "until_started",
     )
 
 
-def _limits(entry: Mapping[str, Any]) -> Iterator[LimitRule]:
+def _limits(entry: Mapping[str, Any]) -> Iterator[Rule]:
+    if (number := entry.get("concurrency_limit")) is not None:
+        shared = entry["concurrency_key"]
+        yield PlaceRule(f"task:{entry['name']}" if shared is None else f"key:{shared}", number, entry["concurrency_key_header"])
     if (group := entry.get("group_rate_limit")) is not None:
         fails_open = entry["group_rate_limiter_failure_mode"] == "fail_open"
         yield LimitRule("group", "group", parse_rate(group), fails_open, entry["group_rate_key_header"], entry["group_rate_key"])

@@ -17,6 +17,7 @@ from stem_actors.model.envelope import Envelope
 from stem_actors.model.outcome import ErrorInfo, Expired, Outcome, Rejected
 from stem_actors.ports import Broker, Intake
 from stem_actors.supervision.base import ActorContext, StemActor
+from stem_actors.supervision.timers import Timer
 
 __all__ = ["Consumer"]
 
@@ -34,15 +35,17 @@ class _Fetch:
     """Use the credit there is."""
 
 
-Message: TypeAlias = m.Credit | m.Recover | m.StopFetching | _Fetch
+Message: TypeAlias = m.Credit | m.Recover | m.PausesChanged | m.StopFetching | _Fetch
 
 
 class Consumer(StemActor):
     """Receives from the broker as much as the pool has granted.
 
+    Queues that are paused it leaves alone; while all are, it keeps its credit and asks the broker for nothing.
+
     Owns:     the intake; the credit it has not used.
-    Receives: Credit, Recover, StopFetching (executor pool, worker).      Tells: executor pool (ConsumerStarted, Deliver, Held,
-              FetchingStopped).
+    Receives: Credit, Recover, StopFetching (executor pool, worker), PausesChanged (revoke listener).      Tells: executor pool
+              (ConsumerStarted, Deliver, Held, FetchingStopped).
     Restart:  it lists the leases of its incarnation, without touching them, and hands over those the pool does not know. The same
               after every reconnect, since a lost reply leaves such leases too.
     """
@@ -67,9 +70,11 @@ class Consumer(StemActor):
         self._vitals = vitals
         self._server_clock = server_clock
         self._intake: Intake | None = None
+        self._paused = frozenset[str]()  # what the intake leaves out
         self._credit = 0
         self._must_recover = True
         self._is_scheduled = False
+        self._next_fetch: Timer | None = None
         self._is_stopped = False
 
     def on_start(self) -> None:
@@ -88,6 +93,8 @@ class Consumer(StemActor):
             case _Fetch():
                 self._is_scheduled = False
                 self._fetch()
+            case m.PausesChanged():
+                self._look_again()
             case m.Recover(tokens):
                 self._recover(frozenset(tokens))
             case m.StopFetching():
@@ -99,7 +106,14 @@ class Consumer(StemActor):
     def _schedule(self, delay: float = 0.0) -> None:
         if not self._is_scheduled and not self._is_stopped:
             self._is_scheduled = True
-            self.after(delay, _Fetch())
+            self._next_fetch = self.after(delay, _Fetch())
+
+    def _look_again(self) -> None:
+        """At once: this message has ended the wait for what may be paused by now, and nothing shall hold up what is resumed."""
+        if self._next_fetch is not None:
+            self._next_fetch.cancel()
+        self._is_scheduled = False
+        self._schedule()
 
     def _fetch(self) -> None:
         for credit in self.take(m.Credit, 1000):
@@ -109,7 +123,11 @@ class Consumer(StemActor):
         try:
             if self._must_recover:
                 self._look_for_held()
-            intake = self._intake = self._intake or self._broker.open_intake(self._queues, self._holder)
+            intake = self._open_intake()
+            if intake is None:  # nothing to ask for, and nothing amiss
+                self._vitals.received_at = self.clock.monotonic()
+                self._schedule(LONGEST_WAIT)
+                return
             with self.interruptible(intake.interrupt):
                 handouts = intake.receive(min(self._credit, MOST_AT_ONCE), LONGEST_WAIT)
         except (BrokerUnavailable, StorageFull) as error:
@@ -123,6 +141,18 @@ class Consumer(StemActor):
             self._deliver(handouts)
         if self._credit > 0:
             self._schedule()
+
+    def _open_intake(self) -> Intake | None:
+        """The intake for the queues that are not paused; None while all are."""
+        paused = self._vitals.paused
+        if self._intake is not None and paused != self._paused:
+            self._intake.close()
+            self._intake = None
+        self._paused = paused
+        if self._intake is None:
+            open_queues = [queue for queue in self._queues if queue not in paused]
+            self._intake = self._broker.open_intake(open_queues, self._holder) if open_queues else None
+        return self._intake
 
     def _look_for_held(self) -> None:
         self._server_clock.compare()

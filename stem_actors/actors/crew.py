@@ -97,10 +97,10 @@ class Relaunch:
 
 
 class Crew:
-    """Keeps every slot filled with a process.
+    """Keeps every slot filled with a process that is to have one.
 
-    `threads`: runs at once in an executor of sync tasks. `most_runs`: tasks an executor gets in its life, None: no bound.
-    `unkillable` holds processes that were given up: killed, replaced, and not dead yet.
+    `concurrency`: executors of each kind. `threads`: runs at once in an executor of sync tasks. `most_runs`: tasks an executor
+    gets in its life, None: no bound. `unkillable` holds processes that were given up: killed, replaced, and not dead yet.
     """
 
     def __init__(
@@ -112,12 +112,22 @@ class Crew:
         threads: int = 1,
         most_runs: int | None = None,
     ) -> None:
-        self.slots = [Slot(index, is_async=False, width=threads, most_runs=most_runs) for index in range(concurrency)]
+        self.slots: list[Slot] = []
         self.unkillable: list[ExecutorProcess] = []
         self._actor = actor
         self._launcher = launcher
+        self._concurrency = concurrency
         self._async_slots = async_slots
+        self._threads = threads
+        self._most_runs = most_runs
         self._is_closed = False
+        self._add_slots(concurrency, is_async=False)
+
+    def _add_slots(self, number: int, is_async: bool) -> list[Slot]:
+        width, first = self._async_slots if is_async else self._threads, len(self.slots)
+        more = [Slot(first + each, is_async, width, self._most_runs) for each in range(number)]
+        self.slots += more
+        return more
 
     # ------------------------------------------------------------ starting
 
@@ -141,11 +151,7 @@ class Crew:
         if not catalogue.has_async:
             return
         if catalogue.has_sync:
-            first, number = len(self.slots), len(self.slots)
-            most_runs = self.slots[0].most_runs
-            more = [Slot(first + each, is_async=True, width=self._async_slots, most_runs=most_runs) for each in range(number)]
-            self.slots += more
-            for slot in more:
+            for slot in self._add_slots(self._concurrency, is_async=True):
                 self.launch(slot)
         else:
             for slot in self.slots:
@@ -157,7 +163,7 @@ class Crew:
 
     def relaunch(self, slot: Slot) -> None:
         """Its backoff is over."""
-        if slot.ticket == 0 and not self._is_closed:
+        if slot.ticket == 0 and slot.is_wanted and not self._is_closed:
             self.launch(slot)
 
     def up(self, slot: Slot, ticket: int, process: ExecutorProcess, is_wanted: bool) -> None:
@@ -191,9 +197,37 @@ class Crew:
     def _launch_later(self, slot: Slot) -> None:
         """Dying before the first hello, or idle, backs off; dying under a task is its task's fault and does not."""
         slot.ticket = 0
-        if not self._is_closed:
+        if slot.is_wanted and not self._is_closed:
             delay = 0.0 if slot.failures == 0 else min(_MOST_BACKOFF, 0.1 * 2.0 ** min(slot.failures, 10))
             self._actor.after(delay, Relaunch(slot))
+
+    # ------------------------------------------------------------ more and fewer
+
+    def resize(self, concurrency: int) -> list[Slot]:
+        """Have so many executors of each kind. Returns those that are too many: each leaves when what it runs has ended."""
+        self._concurrency = concurrency
+        return [slot for is_async in sorted({slot.is_async for slot in self.slots}) for slot in self._resize_kind(is_async)]
+
+    def _resize_kind(self, is_async: bool) -> list[Slot]:
+        own = [slot for slot in self.slots if slot.is_async == is_async]
+        wanted = [slot for slot in own if slot.is_wanted]
+        spare = [slot for slot in own if not slot.is_wanted]
+        missing = self._concurrency - len(wanted)
+        # One that has not left yet is back at once, without a second process beside the one that still runs there.
+        spare.sort(key=lambda slot: (slot.process is None, slot.dismissed_at is not None))
+        for slot in spare[: max(0, missing)]:
+            slot.is_wanted = True
+            if slot.process is None:
+                self.relaunch(slot)
+        for slot in self._add_slots(missing - len(spare), is_async):
+            self.launch(slot)
+        wanted.sort(key=lambda slot: (slot.is_ready, slot.inside))  # those go that have the least to end
+        surplus = wanted[: max(0, -missing)]
+        for slot in surplus:
+            slot.is_wanted = False
+            if slot.process is None:
+                slot.ticket = 0  # what was asked for is not wanted when it comes
+        return surplus
 
     # ------------------------------------------------------------ work
 
@@ -208,7 +242,8 @@ class Crew:
         """Runs that fit in at once. Async slots count as they come into use: there are a thousand, and seldom as much work."""
         ready = [slot for slot in self.slots if slot.is_ready]
         in_use = sum(slot.inside for slot in ready if slot.is_async)
-        return sum(min(slot.width, 64 + 2 * in_use) if slot.is_async else slot.width for slot in ready)
+        staying = sum(min(slot.width, 64 + 2 * in_use) if slot.is_async else slot.width for slot in ready if slot.is_wanted)
+        return staying + sum(slot.inside for slot in ready if not slot.is_wanted)
 
     def hand(self, slot: Slot, tasks: Sequence[Handed], now: float) -> None:
         """Give an open slot work."""
@@ -279,7 +314,10 @@ class Crew:
 
     def let_leave(self, slot: Slot) -> None:
         """Tell an executor to go that is to leave and has nothing left to do."""
-        if slot.is_leaving and slot.inside == 0 and slot.process is not None and slot.dismissed_at is None:
+        if slot.process is None or slot.inside or slot.dismissed_at is not None:
+            return
+        if slot.is_leaving or not slot.is_wanted:
+            slot.is_leaving = True
             slot.dismissed_at = self._actor.clock.monotonic()
             with contextlib.suppress(OSError):
                 slot.process.request_stop()

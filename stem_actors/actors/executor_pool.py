@@ -25,14 +25,17 @@ from stem_actors.actors.executor_watch import ExecutorWatch
 from stem_actors.actors.flights import Flight, Flights, Stage
 from stem_actors.actors.outcomes import blamed, final, reported
 from stem_actors.actors.pool_report import GetReport, PoolReport, describe
+from stem_actors.actors.revocations import InForce
 from stem_actors.actors.run_watch import RunWatch
 from stem_actors.actors.slots import Slot
+from stem_actors.actors.vitals import Vitals
 from stem_actors.actors.waiting_line import WaitingLine
 from stem_actors.executors.frames import ENDED, RETURNED, EndKind, Frame, FromExecutor, Handed, InterruptKind
 from stem_actors.executors.prediction import RunTimes
 from stem_actors.executors.process import ExecutorProcess
 from stem_actors.executors.vital_signs import read_vital_signs
 from stem_actors.metrics import Tally
+from stem_actors.model.concurrency import Place
 from stem_actors.model.delivery import Delivery
 from stem_actors.model.outcome import (
     Died,
@@ -40,6 +43,7 @@ from stem_actors.model.outcome import (
     Failed,
     Interrupted,
     Lapsed,
+    Limited,
     Outcome,
     RetryAsked,
     Revoked,
@@ -53,12 +57,18 @@ from stem_actors.supervision.base import ActorContext, StemActor
 __all__ = ["ExecutorPool", "PoolHost", "PoolSettings"]
 
 _logger = logging.getLogger("stem.pool")
-_TICK = 0.05
 _TAKE_BACK_AFTER = 0.1
 _HOARDING_AFTER = 1.0
 _MOST_BYTES_AT_ONCE = 262_144  # an executor starts a task when all that was handed over with it has arrived
 _INSIDE, _ENDED = Stage.INSIDE, Stage.ENDED  # looked at for every task, see `flights.py`
 _RUNS_AGAIN = (Failed, RetryAsked)
+_NOT_HANDED = (
+    Stage.WAITING,
+    Stage.LIMITED,
+    Stage.ANNOUNCING,
+    Stage.MARKING,
+    Stage.FREEING,
+)  # `ACKING`: decided when the broker has answered
 _RENEW_BELOW = 0.7  # of the visibility timeout left; with rounds each sixth of it, two renewals may fail before a lease lapses
 
 
@@ -84,9 +94,8 @@ class PoolSettings:
 
     worker: str
     namespace: str
-    concurrency: int
     async_slots: int
-    prefetch: int
+    prefetch_multiplier: int
     visibility_timeout: float
     max_payload_bytes: int
     drain_timeout: float
@@ -97,6 +106,7 @@ class PoolSettings:
     max_tasks_per_executor: int | None = None
     max_memory_per_executor: int | None = None
     enforces_hard_limits: bool = True
+    tick: float = 0.05  # between two looks at what runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +127,16 @@ Message: TypeAlias = (
     | m.Permitted
     | m.Announced
     | m.AckedFirst
+    | m.KeyFreed
     | m.Renewed
     | m.LeasesLost
+    | m.PlacesLost
     | m.RenewalRound
     | m.Revoke
+    | m.RevocationsKnown
+    | m.PausesChanged
+    | m.ConcurrencyChanged
+    | m.AskLoad
     | m.Shutdown
     | m.ExecutorUp
     | m.ExecutorFailed
@@ -144,11 +160,12 @@ class ExecutorPool(StemActor):
     """Runs what the consumer delivers.
 
     Owns:     the executors, and every flight from its delivery to the broker's answer.
-    Receives: Deliver, Held, ConsumerStarted, FetchingStopped (consumer); Settled, Marked, Permitted, Announced,
-              SettlerStarted, AckedFirst, HeldReleased, ErrandDone (settler); RenewalRound, Renewed, LeasesLost (lease
-              renewer); Revoke (revoke listener); ExecutorUp, ExecutorFailed (launcher); Shutdown; GetReport.
-    Tells:    settler (Finished, Note, AckFirst, MarkStarted, AskPermits, Announce, ReleaseHeld, Errand), consumer (Credit,
-              Recover), lease renewer (InFlight, RenewNow).
+    Receives: Deliver, Held, ConsumerStarted, FetchingStopped (consumer); Settled, Marked, Permitted, Announced, SettlerStarted,
+              AckedFirst, KeyFreed, HeldReleased, ErrandDone (settler); RenewalRound, Renewed, LeasesLost, PlacesLost (lease
+              renewer); Revoke, RevocationsKnown, PausesChanged (revoke listener); ConcurrencyChanged (revoke listener or
+              autoscaler); AskLoad (autoscaler); ExecutorUp, ExecutorFailed (launcher); Shutdown; GetReport.
+    Tells:    settler (Finished, Note, AckFirst, FreeKey, MarkStarted, AskPermits, FreePlaces, Announce, ReleaseHeld, Errand),
+              consumer (Credit, Recover), lease renewer (InFlight, RenewNow), autoscaler (Load).
     Restart:  its predecessor's executors are killed before it takes anything, then all that this incarnation still holds is
               released, queued behind the outcomes which the settler already has.
     """
@@ -160,6 +177,7 @@ class ExecutorPool(StemActor):
         context: ActorContext,
         settings: PoolSettings,
         host: PoolHost,
+        vitals: Vitals,
         tally: Tally,
         wall_clock: Callable[[], float] = time.time,
         server_now: Callable[[], float] = time.time,
@@ -167,22 +185,24 @@ class ExecutorPool(StemActor):
         super().__init__(context)
         self._settings = settings
         self._host = host
+        self._vitals = vitals
         self._tally = tally
         self._now = wall_clock
         self._server_now = server_now
         self._flights = Flights()
         self._line = WaitingLine()
         self._clearance = Clearance(self._flights, self._line, settings.announces_redeliveries, partial(self.tell, m.SETTLER))
-        self._acked = self._clearance.acked
+        self._told = self._clearance.told
         self._crew = crew.Crew(
-            self, host, settings.concurrency, settings.async_slots, settings.threads, settings.max_tasks_per_executor
+            self, host, vitals.concurrency, settings.async_slots, settings.threads, settings.max_tasks_per_executor
         )
         self._runs = RunWatch(self._flights, self._crew)
         self._executors = ExecutorWatch(self._crew, settings.visibility_timeout, settings.max_memory_per_executor)
         self._run_times = RunTimes()
         self._catalogue: Catalogue | None = None
         self._uncatalogued: list[m.Deliver] = []
-        self._revoked: dict[str, Revocation] = {}
+        self._revoked = InForce(server_now)
+        self._knows_revocations = False  # until then it takes nothing: what is revoked must not start
         self._credit = 0
         self._is_open = False  # whether what a predecessor held has been released
         self._is_fed = True  # whether a consumer may still deliver
@@ -233,6 +253,8 @@ class ExecutorPool(StemActor):
                 self._renewed(deadlines)
             case m.LeasesLost(tokens):
                 self._lost(tokens)
+            case m.PlacesLost(holders):
+                self._places_lost(holders)
             case m.Marked(token, answer):
                 if not self._clearance.marked(token, answer):
                     self._lost([token])
@@ -245,8 +267,21 @@ class ExecutorPool(StemActor):
                 self._dispatch()
             case m.AckedFirst(token, answer):
                 self._acked_first(token, answer)
+            case m.KeyFreed(token, answer):
+                if not self._clearance.key_freed(token, answer):
+                    self._lost([token])
+                self._dispatch()
             case m.Revoke(revocations):
                 self._revoke(revocations)
+            case m.RevocationsKnown():
+                self._knows_revocations = True
+                self._grant()
+            case m.PausesChanged():
+                self._release_paused()
+            case m.ConcurrencyChanged():
+                self._resize()
+            case m.AskLoad():
+                self._tell_load()
             case m.ExecutorUp(slot, ticket, process):
                 self._executor_up(slot, ticket, process)
             case m.ExecutorFailed(slot, ticket, _):
@@ -322,8 +357,10 @@ class ExecutorPool(StemActor):
         if facts is None:
             return Unregistered()
         delivery = flight.delivery
-        if self._revoked and delivery.envelope.id in self._revoked:
-            return self._revoked_outcome(delivery)
+        if self._revoked and (revoked := self._revocation_of(flight)) is not None:
+            return revoked
+        if self._vitals.paused and delivery.lease.queue in self._vitals.paused:
+            return Interrupted()
         flight.policy = facts.policy
         flight.is_async = facts.is_async
         flight.soft_limit, flight.hard_limit = limits_of(delivery, facts)
@@ -331,7 +368,8 @@ class ExecutorPool(StemActor):
             flight.hard_limit = None
         flight.ignore_result = bool(delivery.envelope.meta.get("stem.ignoreResult", facts.ignore_result))
         flight.is_exclusive = facts.exclusive
-        flight.acks_early = not facts.acks_late
+        if facts.tells_first:
+            flight.tells_first, flight.acks_early, flight.frees_key = True, not facts.acks_late, facts.acks_late
         flight.limits = facts.limits
         flight.expected = self._run_times.expected(flight.name)
         if delivery.lease.visibility < self._settings.visibility_timeout:
@@ -379,10 +417,10 @@ class ExecutorPool(StemActor):
             size += flight.size
             if not slot.takes(flight, len(tasks)) or (tasks and size > _MOST_BYTES_AT_ONCE):
                 break
-            if flight.acks_early and not flight.is_acked:
-                if len(self._acked) >= len(self._crew.slots):
-                    break  # a few at a time: what is left of them is lost
-                self._clearance.ack_first(waiting.popleft())
+            if flight.tells_first:
+                if len(self._told) >= len(self._crew.slots) or (flight.runs_alone and self._clearance.is_marking):
+                    break  # a few at a time: what is left of them is lost, and what is marked counts as started
+                self._clearance.tell_first(waiting.popleft())
                 continue
             waiting.popleft()
             tasks.append(self._board(slot, flight))
@@ -396,8 +434,8 @@ class ExecutorPool(StemActor):
         """Note that a flight goes into a slot; what its executor needs to know."""
         flight.stage = _INSIDE
         flight.slot = slot.index
-        if flight.is_acked:
-            self._acked.pop(flight.claim, None)
+        if self._told:
+            self._told.pop(flight.claim, None)
         if flight.expected is not None:
             slot.expected += flight.expected
         _, state, _, body = flight.delivery
@@ -419,8 +457,10 @@ class ExecutorPool(StemActor):
         if not isinstance(answer, Done):
             self._lost([token])
             return
-        flight.is_acked, flight.deadline = True, math.inf  # there is no lease any more
-        if self._shutdown is None:
+        flight.is_acked, flight.tells_first, flight.deadline = True, False, math.inf  # there is no lease any more
+        if (revoked := self._revocation_of(flight)) is not None:
+            self._finish([(flight, revoked)])
+        elif self._shutdown is None:
             self._line.put_first([flight])
             self._dispatch()
         else:
@@ -463,7 +503,7 @@ class ExecutorPool(StemActor):
             self.tell(m.SETTLER, m.Finished(ended))
         if slot.most_runs is not None and slot.runs >= slot.most_runs:
             self._recycle(slot, "max-tasks")
-        if slot.is_leaving:
+        if slot.is_leaving or not slot.is_wanted:
             self._crew.let_leave(slot)
 
     def _run_ended(self, slot: Slot, frame: Frame, ended: list[m.Run]) -> None:
@@ -478,8 +518,8 @@ class ExecutorPool(StemActor):
         if kind == RETURNED or kind == EndKind.RAISED:
             self._run_times.learn(flight.name, seconds)
         outcome = reported(flight, kind, detail)
-        if isinstance(outcome, _RUNS_AGAIN) and flight.delivery.envelope.id in self._revoked:
-            outcome = self._revoked_outcome(flight.delivery)  # revoked without terminate: it may end, but does not run again
+        if isinstance(outcome, _RUNS_AGAIN):  # revoked without terminate, it may end, but does not run again
+            outcome = self._revocation_of(flight) or outcome
         run = self._end(flight, outcome, started_at, seconds)
         if run is not None:
             ended.append(run)
@@ -557,6 +597,7 @@ class ExecutorPool(StemActor):
             self._recycle(slot, "memory")
         for slot in found.unkillable:
             self._replace_unkillable(slot)
+        self._revoked.prune()
         if found.stopped or found.unkillable:
             self._dispatch()
             self._keep_ticking()
@@ -564,22 +605,28 @@ class ExecutorPool(StemActor):
 
     def _recycle(self, slot: Slot, reason: str) -> None:
         """Let an executor leave when its running tasks have ended; what waits inside it goes to others."""
+        if slot.process is None or slot.is_leaving or not slot.is_wanted or self._shutdown is not None:
+            return
+        self._log_leaving(slot, reason)
+        self._tally.count("stem_executor_recycled_total", self._settings.worker, reason)
+        self._take_back(slot)
+        self._crew.retire(slot)
+
+    def _log_leaving(self, slot: Slot, reason: str) -> None:
         process = slot.process
-        if process is None or slot.is_leaving or self._shutdown is not None:
+        if process is None:
             return
         signs = read_vital_signs(process.pid)
         resident = 0 if signs is None else signs.resident
         _logger.info(
-            "executor %d leaves after %d task(s) with %d MiB and is replaced: %s",
+            "executor %d leaves after %d task(s) with %d MiB%s: %s",
             process.pid,
             slot.runs,
             resident >> 20,
+            " and is replaced" if slot.is_wanted else "",
             reason,
             extra={"worker": self._settings.worker, "reason": reason, "tasks": slot.runs, "memory_bytes": resident},
         )
-        self._tally.count("stem_executor_recycled_total", self._settings.worker, reason)
-        self._take_back(slot)
-        self._crew.retire(slot)
 
     def _replace_unkillable(self, slot: Slot) -> None:
         process = slot.process
@@ -604,8 +651,10 @@ class ExecutorPool(StemActor):
     def _end(self, flight: Flight, outcome: Outcome, started_at: float = 0.0, seconds: float = 0.0) -> m.Run | None:
         if flight.runs_alone:
             self._line.ended(flight)
-        if self._acked:
-            self._acked.pop(flight.claim, None)
+        if self._told:
+            self._told.pop(flight.claim, None)
+        if flight.limits and not isinstance(outcome, Limited):
+            self._clearance.leave(flight)
         if flight.is_acked:
             outcome = final(outcome)
         if flight.is_lost:
@@ -643,14 +692,21 @@ class ExecutorPool(StemActor):
 
     def _grant(self) -> None:
         """Let the consumer fetch what this worker can hold beyond what it holds."""
-        if not self._is_open or self._shutdown is not None or self._catalogue is None:
+        if not (self._is_open and self._knows_revocations) or self._shutdown is not None or self._catalogue is None:
             return
-        wanted = self._flights.wanted(self._crew.width, self._settings.prefetch, self._run_times.overall, self._is_hoarding)
+        wanted = self._wanted()
         room = wanted - len(self._flights) - self._credit
         # In batches while there is plenty; at once when little is held.
         if room > 0 and (room * 8 >= wanted or len(self._flights) * 2 < wanted):
             self._credit += room
             self.tell(m.CONSUMER, m.Credit(room))
+
+    def _wanted(self) -> int:
+        return self._flights.wanted(self._crew.width, self._prefetch, self._run_times.overall, self._is_hoarding)
+
+    @property
+    def _prefetch(self) -> int:
+        return self._vitals.concurrency * self._settings.prefetch_multiplier
 
     def _consumer_started(self) -> None:
         self._credit = 0
@@ -668,7 +724,7 @@ class ExecutorPool(StemActor):
     def _keep_ticking(self) -> None:
         if not self._is_ticking and (len(self._flights) or self._crew.is_starting):
             self._is_ticking = True
-            self.after(_TICK, _Tick())
+            self.after(self._settings.tick, _Tick())
 
     def _tick(self) -> None:
         self._is_ticking = False
@@ -703,7 +759,7 @@ class ExecutorPool(StemActor):
 
     def _hand_back_hoard(self, now: float) -> None:
         """Hand back what will not start within a second: another worker may be idle."""
-        sync = [slot for slot in self._crew.slots if not slot.is_async]
+        sync = [slot for slot in self._crew.slots if slot.is_wanted and not slot.is_async]
         mean = self._run_times.overall or 0.0
         is_stuffed = bool(sync) and all(slot.inside >= slot.width and now - slot.active_at > _HOARDING_AFTER / 2 for slot in sync)
         was_hoarding, self._is_hoarding = self._is_hoarding, is_stuffed or mean > _HOARDING_AFTER
@@ -713,7 +769,7 @@ class ExecutorPool(StemActor):
         waiting = [*self._line.suspects, *(self._line.of_kind(False) if self._is_hoarding else ())]
         old = [flight for flight in waiting if now - flight.received_at > _HOARDING_AFTER]
         late = [
-            flight for flight in old if not (flight.is_marked or flight.is_acked or flight.limits)
+            flight for flight in old if flight.places or not (flight.is_marked or flight.is_acked or flight.limits)
         ]  # that cost them something
         if late:
             self._line.forget(late)
@@ -722,17 +778,18 @@ class ExecutorPool(StemActor):
     # ------------------------------------------------------------ revocations
 
     def _revoke(self, revocations: Sequence[Revocation]) -> None:
-        for revocation in revocations:
-            self._revoked[revocation.task_id] = revocation
-        ids = {revocation.task_id for revocation in revocations}
-        hit = [flight for flight in self._flights if flight.delivery.envelope.id in ids]
+        self._revoked.add(revocations)
+        terminates = {each.task_id: each.terminate for each in revocations}
+        hit = [flight for flight in self._flights if flight.delivery.envelope.id in terminates]
         self._take_back_from_under(hit)
         ended: list[tuple[Flight, Outcome]] = []
         for flight in hit:
-            outcome = self._revoked_outcome(flight.delivery)
-            if flight.stage in (Stage.WAITING, Stage.LIMITED, Stage.ANNOUNCING):
+            outcome = self._revocation_of(flight)
+            if outcome is None:
+                continue
+            if flight.stage in _NOT_HANDED:
                 ended.append((flight, outcome))
-            elif flight.stage is Stage.INSIDE and self._revoked[flight.delivery.envelope.id].terminate:
+            elif flight.stage is Stage.INSIDE and terminates[flight.delivery.envelope.id]:
                 self._stop_run(flight, InterruptKind.REVOKED, outcome)
         self._line.forget(flight for flight, _ in ended)
         self._finish(ended)
@@ -747,9 +804,42 @@ class ExecutorPool(StemActor):
     def _stop_run(self, flight: Flight, kind: InterruptKind, outcome: Outcome) -> None:
         self._runs.interrupt(flight, kind, self.clock.monotonic(), outcome, self._settings.force_shutdown_after)
 
-    def _revoked_outcome(self, delivery: Delivery) -> Revoked:
-        revocation = self._revoked[delivery.envelope.id]
-        return Revoked(revocation.reason, revocation.requested_by)
+    def _revocation_of(self, flight: Flight) -> Revoked | None:
+        """What ends a flight whose task is revoked."""
+        found = self._revoked.find(flight.delivery.envelope.id)
+        return None if found is None else Revoked(found.reason, found.requested_by, found.issued_at)
+
+    # ------------------------------------------------------------ pauses, concurrency
+
+    def _release_paused(self) -> None:
+        """Hand back what waits and is of a queue that is paused now; what runs goes on."""
+        hit = [flight for flight in self._flights if flight.delivery.lease.queue in self._vitals.paused]
+        self._take_back_from_under(hit)
+        waiting = [flight for flight in hit if flight.stage in _NOT_HANDED and not flight.is_acked]
+        self._line.forget(waiting)
+        self._finish([(flight, Interrupted()) for flight in waiting])
+        self._dispatch()
+
+    def _resize(self) -> None:
+        """Have more executors or fewer; no run is interrupted for it."""
+        if self._shutdown is not None:
+            return
+        for slot in self._crew.resize(self._vitals.concurrency):
+            self._log_leaving(slot, "scale-down")
+            self._take_back(slot)
+            self._crew.let_leave(slot)
+        surplus = len(self._flights) + self._credit - self._wanted()
+        if surplus > 0 and self._credit > 0:
+            withdrawn = min(surplus, self._credit)
+            self._credit -= withdrawn
+            self.tell(m.CONSUMER, m.Credit(-withdrawn))
+        self._grant()
+        self._dispatch()
+        self._keep_ticking()
+
+    def _tell_load(self) -> None:
+        if self._shutdown is None:
+            self.tell(m.AUTOSCALER, m.Load(len(self._flights)))
 
     # ------------------------------------------------------------ leases
 
@@ -757,14 +847,17 @@ class ExecutorPool(StemActor):
         """Which leases to renew now: those with a third of their time gone. All that wait count, those inside executors too."""
         now = self.clock.monotonic()
         due, pace = [], self._settings.visibility_timeout / 6
+        places: list[Place] = []
         for flight in self._flights:
+            if flight.places and flight.stage is not _ENDED:
+                places += flight.places
             if flight.is_acked or flight.stage is Stage.ACKING:
                 continue
             lease = flight.delivery.lease
             pace = min(pace, lease.visibility / 6)
             if flight.deadline - now < lease.visibility * _RENEW_BELOW and not flight.is_lost:
                 due.append(lease)
-        self.tell(m.LEASE_RENEWER, m.InFlight(due, max(pace, 0.05)))
+        self.tell(m.LEASE_RENEWER, m.InFlight(due, max(pace, 0.05), places))
 
     def _renewed(self, deadlines: Mapping[int | str, float]) -> None:
         for token, deadline in deadlines.items():
@@ -789,6 +882,19 @@ class ExecutorPool(StemActor):
                 self._end(flight, Interrupted())
         self._grant()
         self._check_drained()
+
+    def _places_lost(self, holders: Sequence[str]) -> None:
+        """Others run in the places of these: hand them back."""
+        hit = [flight for flight in self._flights if any(place.holder in holders for place in flight.places)]
+        hit = [flight for flight in hit if flight.stage is not _ENDED and not flight.is_lost]
+        self._take_back_from_under(hit)
+        waiting = [flight for flight in hit if flight.stage in _NOT_HANDED and not flight.is_acked]
+        self._line.forget(waiting)
+        self._finish([(flight, Interrupted()) for flight in waiting])
+        for flight in hit:
+            if flight.stage is Stage.INSIDE:
+                self._stop_run(flight, InterruptKind.RELEASED, Interrupted())
+        self._dispatch()
 
     # ------------------------------------------------------------ leaving
 
@@ -832,7 +938,15 @@ class ExecutorPool(StemActor):
         now, is_draining = self.clock.monotonic(), self._shutdown is not None
         unkillable = len(self._crew.unkillable)
         report = describe(
-            self._flights, self._crew.slots, now, len(self._line), self._credit, is_draining, self._ended, unkillable
+            self._flights,
+            self._crew.slots,
+            now,
+            len(self._line),
+            self._credit,
+            is_draining,
+            self._ended,
+            unkillable,
+            self._prefetch,
         )
         self.tell(m.HEARTBEAT, report)
         return report

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Any
 
-from stem_actors.actors.catalogue import LimitRule
+from stem_actors.actors.catalogue import Rule
 from stem_actors.actors.messages import Run
 from stem_actors.executors.frames import InterruptKind
+from stem_actors.model.concurrency import Place
 from stem_actors.model.delivery import Delivery
 from stem_actors.model.outcome import Outcome
 from stem_actors.model.retry import DEFAULT_BACKOFF
@@ -30,7 +31,8 @@ class Stage(Enum):
     LIMITED = "limited"  # by a rate, and the limiter is being asked
     ANNOUNCING = "announcing"  # a redelivery that the result store is being told of
     ACKING = "acking"  # acknowledged before it starts, which the broker is being told
-    MARKING = "marking"  # a suspect whose mark is on its way to the broker
+    FREEING = "freeing"  # it holds no key from its start on, which the broker is being told
+    MARKING = "marking"  # it was lost before, and the mark that it starts is on its way to the broker
     INSIDE = "inside"  # handed to an executor, running there or about to
     ENDED = "ended"  # the settler has its outcome
 
@@ -45,7 +47,9 @@ class Flight:
     A plain class with defaults in the class for what is seldom touched, since one is made for every task. What every task's way
     looks at again and again is taken out of its delivery once.
 
-    `runs_alone`  it was lost with others once: it shares no process
+    `limits`, `places`  what is asked of the limiter before it may run, and what it holds of that as long as it is here
+    `runs_alone`  it was lost with others once: it shares no process, and is marked at the broker before it starts
+    `tells_first`  the broker hears something of it before it starts, see `clearance.py`
     """
 
     is_async: bool = False
@@ -53,8 +57,12 @@ class Flight:
     hard_limit: float | None = None
     ignore_result: bool = False
     is_exclusive: bool = False
+    runs_alone: bool = False
+    tells_first: bool = False
     acks_early: bool = False
-    limits: Sequence[LimitRule] = ()
+    frees_key: bool = False
+    limits: Sequence[Rule] = ()
+    places: Sequence[Place] = ()
     slot: int = -1
     started_at: float | None = None
     is_marked: bool = False
@@ -75,7 +83,8 @@ class Flight:
         self.name = envelope.name
         self.expires_at = envelope.expires_at
         self.size = len(body)
-        self.runs_alone = state.lapses >= 1
+        if state.lapses:
+            self.runs_alone = self.tells_first = True
         self.stage = _WAITING
         self.policy = DEFAULT_BACKOFF
         self.expected: float | None = None
@@ -84,7 +93,7 @@ class Flight:
 
     @property
     def is_suspect(self) -> bool:
-        """It was lost with others twice: it runs one at a time, and is marked started at the broker first."""
+        """It was lost with others twice: it runs one at a time."""
         return self.delivery.state.lapses >= 2
 
 

@@ -14,11 +14,14 @@ from stem_actors.actors import messages as m
 from stem_actors.actors.pool_report import GetReport, PoolReport
 from stem_actors.actors.readiness import NO_PROGRESS, Judgement, judge
 from stem_actors.actors.server_clock import ServerClock
+from stem_actors.actors.told import Told
+from stem_actors.actors.tree_report import mailbox_depths, tree_document
 from stem_actors.actors.vitals import Vitals
 from stem_actors.errors import StemError
-from stem_actors.metrics import Sample, Snapshot, Tally, growth
+from stem_actors.metrics import Sample
 from stem_actors.ports import Broker, HeartbeatStore, QueueDepth
 from stem_actors.supervision.base import ActorContext, StemActor
+from stem_actors.supervision.events import SupervisorStatistics
 
 __all__ = ["Heartbeat", "Identity", "Status"]
 
@@ -31,16 +34,19 @@ _ASK_THE_BROKER = frozenset((m.CONSUMER, m.LEASE_RENEWER))
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who beats. `worker_id` is the label shown everywhere, `incarnation` this one start of it."""
+    """Who beats. `worker_id` is the label shown everywhere, `incarnation` this one start of it, `node` whose worker it is.
+
+    `most_executors`: how far it scales itself; None: it does not.
+    """
 
     worker_id: str
     incarnation: str
     namespace: str
     queues: Sequence[str]
-    concurrency: int
-    prefetch: int
     visibility_timeout: float
     interval: float
+    node: str
+    most_executors: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +68,11 @@ Message: TypeAlias = PoolReport | _Beat
 
 
 class Heartbeat(StemActor):
-    """Beats each second towards the node, each `interval` towards the store.
+    """Beats each second towards the node (`publish`; None: there is none), each `interval` towards the store.
 
     Owns:     what it last sent.
     Receives: PoolReport.      Tells: executor pool (GetReport).
-    Restart:  its tallies go on where they were; the node is sent the whole growth since the last beat it remembers.
+    Restart:  what it told outlives it, so the node is sent what the counters grew by since.
     """
 
     def __init__(
@@ -75,24 +81,23 @@ class Heartbeat(StemActor):
         identity: Identity,
         broker: Broker,
         store: HeartbeatStore,
-        tallies: Sequence[Tally],
+        told: Told,
         vitals: Vitals,
-        publish: Callable[[Status], None],
+        publish: Callable[[Status], None] | None,
         give_up: Callable[[str], None],
-        mailboxes: Callable[[], Mapping[str, int]],
+        statistics: Callable[[], SupervisorStatistics | None],
         server_clock: ServerClock,
     ) -> None:
         super().__init__(context)
         self._identity = identity
         self._broker = broker
         self._store = store
-        self._tallies = tallies
+        self._told = told
         self._vitals = vitals
         self._publish = publish
         self._give_up = give_up
-        self._mailboxes = mailboxes
+        self._statistics = statistics
         self._server_clock = server_clock
-        self._sent: list[Snapshot] = [({}, {}) for _ in tallies]
         self._report: PoolReport | None = None
         self._reported_at = 0.0
         self._started_at = self._counting_from = self.clock.monotonic()
@@ -109,10 +114,11 @@ class Heartbeat(StemActor):
     def on_stop(self) -> None:
         """Leave the counts of the last second with the node, and no trace among the living."""
         judgement = Judgement(("left",))
-        snapshot = self._snapshot(judgement)
-        self._publish(Status(judgement.reasons, self._gauges(judgement), self._growth(), snapshot))
+        status = self._status(judgement)
+        if self._publish is not None:
+            self._publish(status)
         if self._identity.interval:
-            self._put(snapshot, self.clock.monotonic(), ttl=0.0)
+            self._put(status.snapshot, self.clock.monotonic(), ttl=0.0)
 
     def on_receive(self, message: Message) -> None:
         match message:
@@ -130,13 +136,17 @@ class Heartbeat(StemActor):
         judgement = self._judge(now)
         has_turned = (not judgement.reasons) != self._was_ready
         self._act(judgement, now)
-        self._vitals.snapshot = snapshot = self._snapshot(judgement)
-        self._publish(Status(judgement.reasons, self._gauges(judgement), self._growth(), snapshot))
+        is_due = bool(self._identity.interval) and (has_turned or now - self._stored_at >= self._identity.interval)
+        if self._publish is not None or is_due:
+            status = self._status(judgement)
+            self._vitals.snapshot = status.snapshot
+            if self._publish is not None:
+                self._publish(status)
         if _ASK_THE_BROKER.isdisjoint(self._vitals.broker_errors.copy()):  # else asking would hold up what the node must hear
             self._ask_broker(now)
-            if self._identity.interval and (has_turned or now - self._stored_at >= self._identity.interval):
-                self._put(snapshot, now)
-        pause = _EVERY if self._was_ready else _EVERY_UNTIL_READY
+            if is_due:
+                self._put(self._vitals.snapshot, now)
+        pause = _EVERY if self._was_ready or self._publish is None else _EVERY_UNTIL_READY
         self._due_at = self.clock.monotonic() + pause
         self.after(pause, _Beat())
 
@@ -149,7 +159,7 @@ class Heartbeat(StemActor):
             self._counting_from = now
 
     def _judge(self, now: float) -> Judgement:
-        queues = set(self._identity.queues)
+        queues = set(self._identity.queues) - self._vitals.paused
         work_waits = any(depth.pending for depth in self._depths if depth.queue in queues)
         age = now - max(self._reported_at, self._counting_from)
         timeout = self._identity.visibility_timeout
@@ -186,24 +196,20 @@ class Heartbeat(StemActor):
         silent = set(self._identity.queues) - {depth.queue for depth in found}
         self._depths = [*found, *(QueueDepth(queue, 0, 0, 0, 0, None) for queue in sorted(silent))]
 
-    def _growth(self) -> list[Sample]:
-        samples: list[Sample] = []
-        for index, tally in enumerate(self._tallies):
-            after = tally.snapshot()
-            samples += growth(self._sent[index], after)
-            self._sent[index] = after
-        return samples
+    def _status(self, judgement: Judgement) -> Status:
+        tree, growth = self._statistics(), self._told.growth()
+        return Status(judgement.reasons, self._gauges(judgement, tree), growth, self._snapshot(judgement, tree))
 
-    def _gauges(self, judgement: Judgement) -> list[Sample]:
+    def _gauges(self, judgement: Judgement, tree: SupervisorStatistics | None) -> list[Sample]:
         worker, namespace = self._identity.worker_id, self._identity.namespace
         gauges: list[Sample] = [
             ["stem_worker_ready", [worker], 0 if judgement.reasons else 1],
-            ["stem_worker_concurrency", [worker, namespace], self._identity.concurrency],
+            ["stem_worker_concurrency", [worker, namespace], self._vitals.concurrency],
         ]
         if self._report is not None:
             gauges.append(["stem_worker_inflight", [worker, namespace], self._report.inflight])
             gauges += [["stem_executors", [worker, state], count] for state, count in self._report.states.items()]
-        gauges += [["stem_mailbox_depth", [worker, actor], depth] for actor, depth in self._mailboxes().items()]
+        gauges += [["stem_mailbox_depth", [worker, actor], depth] for actor, depth in mailbox_depths(tree)]
         for depth in self._depths:
             gauges.append(["stem_queue_depth", [depth.queue], depth.pending])
             gauges.append(["stem_queue_inflight", [depth.queue], depth.inflight])
@@ -215,7 +221,7 @@ class Heartbeat(StemActor):
             gauges.append(["stem_heartbeat_timestamp_seconds", [worker], self._server_clock.now() - age])
         return gauges
 
-    def _snapshot(self, judgement: Judgement) -> dict[str, Any]:
+    def _snapshot(self, judgement: Judgement, tree: SupervisorStatistics | None) -> dict[str, Any]:
         """The heartbeat in its public form, names as in `stem worker status --json`."""
         identity, report, now = self._identity, self._report, self.clock.monotonic()
         server_now = self._server_clock.now()
@@ -233,21 +239,36 @@ class Heartbeat(StemActor):
             "queues": [{"name": name, "inflight": count} for name, count in sorted(report.queues.items())] if report else [],
             "extras": {
                 "incarnation": identity.incarnation,
+                "node": identity.node,
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
                 "state": _state(judgement, report),
                 "ready_reason": "; ".join(judgement.reasons) or None,
-                "concurrency": identity.concurrency,
-                "prefetch": identity.prefetch,
+                "concurrency": self._vitals.concurrency,
+                "maxConcurrency": identity.most_executors or self._vitals.concurrency,
+                "autoscale": identity.most_executors is not None,
+                "prefetch": report.prefetch if report is not None else 0,
                 "startedAt": _iso(server_now - (now - self._started_at)),
                 "uptimeMs": round(1000 * (now - self._started_at)),
-                "subscriptions": {"queues": list(identity.queues)},
+                "subscriptions": {"queues": list(identity.queues), "broadcasts": []},
+                "queueDepth": self._waiting(),
+                "paused_queues": sorted(self._vitals.paused),
                 "executors": [dict(executor) for executor in report.executors] if report is not None else [],
-                "active": [dict(run) for run in report.active] if report is not None else [],
+                "active": [{**run, "startedAt": _iso(server_now - run["runtimeMs"] / 1000)} for run in report.active]
+                if report is not None
+                else [],
+                "tree": tree_document(tree),
+                "throughput": self._told.throughput(now),
                 "completed": report.succeeded if report is not None else 0,
                 "heartbeatIntervalMs": round(identity.interval * 1000),
             },
         }
+
+    def _waiting(self) -> int | None:
+        """Ready messages of its queues, when they were last counted."""
+        if not self._depths:
+            return None
+        return sum(depth.pending for depth in self._depths if depth.queue in self._identity.queues)
 
     def _put(self, snapshot: Mapping[str, Any], now: float, ttl: float | None = None) -> None:
         try:

@@ -74,6 +74,8 @@ class Housekeeper(StemActor):
             self._tally.count("stem_redeliveries_total", "_all", "lapsed", by=swept.reclaimed)
         if swept.expired_dead_letters:
             _logger.warning("removed %d dead letters past their retention", swept.expired_dead_letters)
+        for queue, replayed in swept.replayed.items():
+            self._tally.count("stem_replay_count_total", queue, by=replayed)
         self.after(EVERY if swept.next_due is None else min(EVERY, max(0.02, swept.next_due)), _Sweep())
 
     def _tidy(self) -> None:
@@ -84,4 +86,7 @@ class Housekeeper(StemActor):
                 if not self._results.purge_expired():
                     break
                 self._finds_expired = True
-        self._revocations.prune_expired()
+        try:
+            self._revocations.prune_expired()
+        except (BrokerUnavailable, StorageFull) as error:  # they may have a place of their own, and can wait
+            _logger.info("expired revocations are not removed now: %s", error)

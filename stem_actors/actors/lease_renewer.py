@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, assert_never
@@ -9,14 +10,17 @@ from typing import TypeAlias, assert_never
 from stem_actors.actors import messages as m
 from stem_actors.actors.reconnect import Reconnect
 from stem_actors.actors.vitals import Vitals
-from stem_actors.errors import BrokerUnavailable, StorageFull
+from stem_actors.errors import BrokerUnavailable, StemError, StorageFull
 from stem_actors.metrics import Tally
+from stem_actors.model.concurrency import Place
 from stem_actors.model.delivery import Lease
-from stem_actors.ports import Broker, Done, Stale
+from stem_actors.ports import Broker, Done, RateLimiter, Stale
 from stem_actors.supervision.base import ActorContext, StemActor
 from stem_actors.supervision.mailbox import Timer
 
 __all__ = ["LeaseRenewer"]
+
+_logger = logging.getLogger("stem.renewer")
 
 _PATIENCE = 1.0
 """Seconds to wait for the pool's answer before asking again: it may be restarting."""
@@ -34,14 +38,22 @@ class LeaseRenewer(StemActor):
     """Asks the pool in rounds what is in flight and renews what has used up a third of its time.
 
     Owns:     nothing; a successor starts with a round of its own, before any lease can lapse.
-    Receives: InFlight, RenewNow (executor pool).      Tells: executor pool (RenewalRound, Renewed, LeasesLost).
+    Receives: InFlight, RenewNow (executor pool).      Tells: executor pool (RenewalRound, Renewed, LeasesLost, PlacesLost).
     """
 
     def __init__(
-        self, context: ActorContext, broker: Broker, worker: str, reconnect: Reconnect, vitals: Vitals, tally: Tally
+        self,
+        context: ActorContext,
+        broker: Broker,
+        limiter: RateLimiter,
+        worker: str,
+        reconnect: Reconnect,
+        vitals: Vitals,
+        tally: Tally,
     ) -> None:
         super().__init__(context)
         self._broker = broker
+        self._limiter = limiter
         self._worker = worker
         self._reconnect = reconnect
         self._vitals = vitals
@@ -55,8 +67,10 @@ class LeaseRenewer(StemActor):
         match message:
             case _Round() | m.RenewNow():
                 self._ask()
-            case m.InFlight(leases, next_round):
+            case m.InFlight(leases, next_round, places):
                 self._renew(leases, next_round)
+                if places:
+                    self._renew_places(places)
             case _:
                 assert_never(message)
 
@@ -92,3 +106,14 @@ class LeaseRenewer(StemActor):
         if lost:
             self.tell(m.EXECUTOR_POOL, m.LeasesLost(lost))
         self._next(next_round)
+
+    def _renew_places(self, places: Sequence[Place]) -> None:
+        """After the leases, which matter more. Where nobody answers they are held for a while yet: the next round tries again."""
+        try:
+            are_held = self._limiter.renew(places)
+        except StemError as error:
+            _logger.warning("%s: places of concurrency limits cannot be renewed: %s", self._worker, error)
+            return
+        lost = [place.holder for place, is_held in zip(places, are_held, strict=True) if not is_held]
+        if lost:
+            self.tell(m.EXECUTOR_POOL, m.PlacesLost(lost))

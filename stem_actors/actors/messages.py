@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Any, NamedTuple
 
-from stem_actors.actors.catalogue import LimitRule
+from stem_actors.actors.catalogue import Rule
 from stem_actors.executors.process import ExecutorProcess
+from stem_actors.model.concurrency import Place
 from stem_actors.model.delivery import Delivery, Lease
 from stem_actors.model.outcome import Limited, Outcome
 from stem_actors.model.record import TaskRecord
 from stem_actors.model.retry import RetryPolicy
+from stem_actors.model.shutdown import ShutdownMode
 from stem_actors.ports import Answer, Revocation
 from stem_actors.supervision.mailbox import Data
 
 __all__ = [
+    "AUTOSCALER",
     "BURST_WATCH",
     "CONSUMER",
     "EXECUTOR_POOL",
@@ -32,7 +34,9 @@ __all__ = [
     "AckedFirst",
     "Announce",
     "Announced",
+    "AskLoad",
     "AskPermits",
+    "ConcurrencyChanged",
     "ConsumerStarted",
     "Credit",
     "Deliver",
@@ -41,21 +45,28 @@ __all__ = [
     "ExecutorFailed",
     "ExecutorUp",
     "Finished",
+    "FreeKey",
+    "FreePlaces",
     "Held",
     "HeldReleased",
     "InFlight",
+    "KeyFreed",
     "LeasesLost",
+    "Load",
     "MarkStarted",
     "Marked",
     "Note",
+    "PausesChanged",
     "Permit",
     "Permitted",
+    "PlacesLost",
     "Recover",
     "ReleaseHeld",
     "RenewNow",
     "RenewalRound",
     "Renewed",
     "Resend",
+    "RevocationsKnown",
     "Revoke",
     "Run",
     "Settled",
@@ -73,14 +84,7 @@ HOUSEKEEPER = "housekeeper"
 HEARTBEAT = "heartbeat"
 REVOKE_LISTENER = "revoke_listener"
 BURST_WATCH = "burst_watch"
-
-
-class ShutdownMode(IntEnum):
-    """How a worker leaves, from polite to abrupt; a later mode overrides an earlier one."""
-
-    WARM = 1
-    SOFT = 2
-    HARD = 3
+AUTOSCALER = "autoscaler"
 
 
 class Run(NamedTuple):
@@ -102,7 +106,7 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """Fetch `count` deliveries more."""
+    """Fetch `count` deliveries more; less than 0: so many fewer, as far as they are not fetched yet."""
 
     count: int
 
@@ -117,6 +121,14 @@ class Recover:
 @dataclass(frozen=True, slots=True)
 class StopFetching:
     """The worker is leaving. Answered to the executor pool by `FetchingStopped`."""
+
+
+# ---------------------------------------------------------------- to the consumer and the executor pool
+
+
+@dataclass(frozen=True, slots=True)
+class PausesChanged:
+    """`Vitals.paused` has."""
 
 
 # ---------------------------------------------------------------- to the executor pool
@@ -225,6 +237,21 @@ class Renewed:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyFreed:
+    """The broker has answered `FreeKey`."""
+
+    token: int | str
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class PlacesLost:
+    """Others have the places of these holders by now."""
+
+    holders: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class LeasesLost:
     """The broker has given these away."""
 
@@ -236,6 +263,21 @@ class Revoke:
     """Revocations that were not known before."""
 
     revocations: Sequence[Revocation]
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationsKnown:
+    """All that stood in the store has been told since the pool asked (`Resend`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencyChanged:
+    """`Vitals.concurrency` has."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskLoad:
+    """Tell the autoscaler a `Load`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,10 +348,11 @@ class AckFirst:
 
 
 class Permit(NamedTuple):
-    """What is asked for one delivery: that these limits allow it."""
+    """What is asked for one delivery: that these limits allow it. `expected`: seconds that its run takes, as far as is known."""
 
     delivery: Delivery
-    limits: Sequence[LimitRule]
+    limits: Sequence[Rule]
+    expected: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +360,20 @@ class AskPermits:
     """Ask the rate limiter whether these may run."""
 
     permits: Sequence[Permit]
+
+
+@dataclass(frozen=True, slots=True)
+class FreePlaces:
+    """Runs have ended, or will not start here: what they held of concurrency limits is free."""
+
+    places: Sequence[Place]
+
+
+@dataclass(frozen=True, slots=True)
+class FreeKey:
+    """A unique task is about to start and holds its key until then only. Answered by `KeyFreed`."""
+
+    lease: Lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,15 +393,26 @@ class ReleaseHeld:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """Leases that should be renewed now, and when to ask again (seconds)."""
+    """Leases and places that should be renewed now, and when to ask again (seconds)."""
 
     leases: Sequence[Lease]
     next_round: float
+    places: Sequence[Place] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RenewNow:
     """Ask the pool at once: a delivery with a shorter lease has come, or a task wants its lease renewed."""
+
+
+# ---------------------------------------------------------------- to the autoscaler
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Deliveries that this worker holds, running or not."""
+
+    inflight: int
 
 
 # ---------------------------------------------------------------- to the revoke listener

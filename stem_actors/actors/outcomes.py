@@ -74,7 +74,7 @@ def blamed(slot: Slot, claimed: Sequence[Flight], cause: str) -> Iterator[tuple[
             yield flight, slot.verdicts[flight.claim]
         elif slot.spares:
             yield flight, Interrupted()
-        elif guilty_is_known or flight.is_marked:
+        elif guilty_is_known or (flight.is_marked and flight.is_suspect):
             yield flight, Died(cause)
         else:
             yield flight, Lapsed(cause)

@@ -43,6 +43,7 @@ class PoolReport:
     failed: int
     slots: int = 0
     unkillable: int = 0
+    prefetch: int = 0
 
 
 def describe(
@@ -54,6 +55,7 @@ def describe(
     is_draining: bool,
     ended: Mapping[str, int],
     unkillable: int,
+    prefetch: int,
 ) -> PoolReport:
     """Look at the pool's books."""
     ready = [slot for slot in slots if slot.is_ready]
@@ -70,7 +72,8 @@ def describe(
             for slot in slots
             if slot.process is not None
         ],
-        states=Counter({"unkillable": unkillable}) + Counter(slot.state.value for slot in slots),
+        states=Counter({"unkillable": unkillable})
+        + Counter(slot.state.value for slot in slots if slot.is_wanted or slot.process is not None),
         queues=Counter(flight.delivery.lease.queue for flight in flights),
         active=[
             {
@@ -85,6 +88,7 @@ def describe(
         is_draining=is_draining,
         succeeded=ended.get("succeeded", 0),
         failed=ended.get("other", 0),
-        slots=max(Counter(slot.is_async for slot in slots).values(), default=0),
+        slots=max(Counter(slot.is_async for slot in slots if slot.is_wanted).values(), default=0),
         unkillable=unkillable,
+        prefetch=prefetch,
     )

@@ -17,6 +17,8 @@ _FIRST = 0.05
 class Reconnect:
     """One actor's tries. The delays grow, jittered, to at most a sixth of the visibility timeout and 5 s."""
 
+    _random = random.Random()  # of all; a simulation gives each its own
+
     def __init__(self, actor: str, worker: str, visibility_timeout: float, vitals: Vitals, tally: Tally) -> None:
         self._actor = actor
         self._worker = worker
@@ -24,7 +26,6 @@ class Reconnect:
         self._vitals = vitals
         self._tally = tally
         self._tries = 0
-        self._random = random.Random()
 
     @property
     def is_away(self) -> bool:

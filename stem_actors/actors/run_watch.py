@@ -45,7 +45,8 @@ class RunWatch:
         process = self._crew.slots[flight.slot].process
         if process is not None:
             flight.interrupt, flight.interrupt_outcome, flight.nudges_left = kind, outcome, _NUDGES
-            flight.kill_at = flight.kill_at if kill_after is None else now + kill_after
+            if kill_after is not None:  # asked for again, it gets no more time
+                flight.kill_at = now + kill_after if flight.kill_at is None else min(flight.kill_at, now + kill_after)
             process.interrupt(flight.claim, kind)
 
     def _look_at(self, flight: Flight, slot: Slot, now: float) -> None:

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeAlias, assert_never
 
 from stem_actors.actors import messages as m
@@ -38,7 +39,7 @@ class _TryAgain:
     """The broker was away; perhaps it is back."""
 
 
-_After: TypeAlias = m.AckFirst | m.MarkStarted | m.AskPermits | m.Announce | m.ReleaseHeld
+_After: TypeAlias = m.AckFirst | m.FreeKey | m.MarkStarted | m.AskPermits | m.FreePlaces | m.Announce | m.ReleaseHeld
 
 Message: TypeAlias = m.Finished | m.Errand | m.Note | _After | _TryAgain
 
@@ -47,8 +48,9 @@ class Settler(StemActor):
     """Tells the broker how each delivery ended.
 
     Owns:     nothing that lasts: what it holds unsettled, the pool hands over again to a successor.
-    Receives: Finished, Note, AckFirst, MarkStarted, AskPermits, Announce, ReleaseHeld, Errand.
-    Tells:    executor pool (Settled, AckedFirst, Marked, Permitted, Announced, HeldReleased, SettlerStarted, ErrandDone).
+    Receives: Finished, Note, AckFirst, FreeKey, MarkStarted, AskPermits, FreePlaces, Announce, ReleaseHeld, Errand.
+    Tells:    executor pool (Settled, AckedFirst, KeyFreed, Marked, Permitted, Announced, HeldReleased, SettlerStarted,
+              ErrandDone).
 
     While the broker is away it keeps what it has and tries again; the pool's credit bounds how much that can become. Where
     results have a server of their own they are written first, then the delivery is settled.
@@ -97,7 +99,11 @@ class Settler(StemActor):
                 self._finished(runs)
             case m.Note(runs, progress):
                 self._note(m.Note(runs, progress))
-            case m.AckFirst() | m.MarkStarted() | m.AskPermits() | m.Announce() | m.ReleaseHeld():
+            case m.FreePlaces(places):
+                piled_up = (more.places for more in self.take(m.FreePlaces, MOST_AT_ONCE))
+                self._after_settling.append(m.FreePlaces([*places, *chain.from_iterable(piled_up)]))
+                self._settle_all()
+            case m.AckFirst() | m.FreeKey() | m.MarkStarted() | m.AskPermits() | m.Announce() | m.ReleaseHeld():
                 self._after_settling.append(message)
                 self._settle_all()
             case m.Errand(process, number, errand, payload):
@@ -205,10 +211,14 @@ class Settler(StemActor):
         match message:
             case m.AckFirst(delivery):
                 self.tell(m.EXECUTOR_POOL, m.AckedFirst(delivery.lease.token, self._ack_first(delivery)))
+            case m.FreeKey(lease):
+                self.tell(m.EXECUTOR_POOL, m.KeyFreed(lease.token, self._broker.end_claims([lease])[0]))
             case m.MarkStarted(lease):
                 self.tell(m.EXECUTOR_POOL, m.Marked(lease.token, self._broker.mark_started(lease)))
             case m.AskPermits(permits):
                 self.tell(m.EXECUTOR_POOL, m.Permitted(self._permits.ask(permits)))
+            case m.FreePlaces(places):
+                self._permits.free(places)
             case m.Announce(deliveries):
                 self.tell(m.EXECUTOR_POOL, m.Announced(self._announce(deliveries)))
             case m.ReleaseHeld():

@@ -37,6 +37,7 @@ class Slot:
     `width`         runs at once; more than one where they share a process: coroutines, or threads
     `most_runs`     an executor gets so many tasks in its life
     `runs`          tasks that ended in this executor
+    `is_wanted`     the worker is to have an executor here; one that is not leaves when what it runs has ended
     `is_stopped`    it was seen in state T, and has been there for `stopped_for` seconds
     `resident`      its memory, in bytes, when it was last looked at
     `killed_at`     when we first sent it SIGKILL; `dismissed_at`: when it was told to leave
@@ -54,6 +55,7 @@ class Slot:
     process: ExecutorProcess | None = None
     ticket: int = 0
     is_ready: bool = False
+    is_wanted: bool = True
     is_leaving: bool = False
     asked_at: float = 0.0
     active_at: float = 0.0
@@ -87,13 +89,15 @@ class Slot:
             return SlotState.STARTING
         if self.is_stopped:
             return SlotState.STOPPED
-        if self.is_leaving:
+        if self.is_leaving or not self.is_wanted:
             return SlotState.LEAVING
         return SlotState.BUSY if self.inside else SlotState.IDLE
 
     def is_open(self, now: float) -> bool:
         """Whether it takes work at this moment."""
-        if self.process is None or not self.is_ready or self.is_leaving or self.reserved_for is not None or self.verdicts:
+        if self.process is None or not self.is_ready or self.is_leaving or not self.is_wanted:
+            return False
+        if self.reserved_for is not None or self.verdicts:
             return False
         inside = len(self.process.handed)
         if self.is_stopped or self.killed_at is not None:

@@ -1,7 +1,7 @@
 """What the actors of a worker last got done, for readiness and heartbeats.
 
 Plain fields, each written by the one actor that its comment names and read by anybody: a message per fetch would cost the hot
-path a thread switch each time.
+path a thread switch each time. What a worker was told stands here as well, since it has to outlive the actor that it is for.
 """
 
 from __future__ import annotations
@@ -24,3 +24,5 @@ class Vitals:
     broker_errors: dict[str, str] = field(default_factory=dict)  # each actor its own key
     reconnects: int = 0
     snapshot: Mapping[str, Any] = field(default_factory=dict)  # heartbeat: what it last said of this worker
+    paused: frozenset[str] = frozenset()  # revoke listener: which of this worker's queues are paused
+    concurrency: int = 1  # autoscaler, or revoke listener where there is none: executors of each kind

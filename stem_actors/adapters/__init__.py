@@ -7,19 +7,40 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from stem_actors.adapters import memory, redis, sqlite
+from stem_actors.adapters import memory, postgres, redis, sqlite
 from stem_actors.adapters.tls import Identity
 from stem_actors.clock import Clock
-from stem_actors.config import Settings
+from stem_actors.config import Settings, file_url
 from stem_actors.errors import ConfigError
 from stem_actors.model.lapse import Retention
-from stem_actors.ports import Broker, ControlBus, HeartbeatStore, LockStore, RateLimiter, ResultBackend, RevokeStore, Stores
+from stem_actors.ports import (
+    Broker,
+    ControlBus,
+    HeartbeatStore,
+    LockStore,
+    PauseStore,
+    RateLimiter,
+    ResultBackend,
+    RevokeStore,
+    Stores,
+)
 
 __all__ = ["SCHEMES", "Opened", "Synchronous", "is_same_place", "open_configured", "open_stores"]
 
 Synchronous: TypeAlias = Literal["full", "normal"]
 
-SCHEMES = {"memory": "memory", "sqlite": "sqlite", "file": "sqlite", "redis": "redis", "rediss": "redis", "unix": "redis"}
+SCHEMES = {
+    "memory": "memory",
+    "sqlite": "sqlite",
+    "file": "sqlite",
+    "redis": "redis",
+    "rediss": "redis",
+    "unix": "redis",
+    "postgres": "postgres",
+    "postgresql": "postgres",
+    "postgres+ssl": "postgres",
+    "postgresql+ssl": "postgres",
+}
 NO_RESULTS = "none"
 
 
@@ -27,6 +48,7 @@ def open_stores(
     broker_url: str,
     backend_url: str | None = None,
     *,
+    revoke_url: str | None = None,
     rate_limit_url: str | None = None,
     namespace: str = "stem",
     clock: Clock,
@@ -40,9 +62,10 @@ def open_stores(
 ) -> Stores:
     """The stores behind these URLs. Nothing is connected to or created before its first use.
 
-    `backend_url` None: the broker's; `"none"`: no results. `rate_limit_url` None: the broker's. A memory URL names nothing: every
-    call opens stores of its own, so whoever wants to share them shares what this returns. `accept_data_loss`: also a server that
-    may drop tasks is used.
+    `backend_url` None: the broker's; `"none"`: no results. `revoke_url`, URL or path, None: where the results are, unless that
+    is nowhere or in memory, else the broker's. `rate_limit_url` None: the broker's. A memory URL names nothing: every call opens
+    stores of its own, so whoever wants to share them shares what this returns. `accept_data_loss`: also a server that may drop
+    tasks is used.
     `identity`: whom to trust over TLS, and who we are; None: the system's authorities, and nobody.
 
     Raises:
@@ -50,6 +73,9 @@ def open_stores(
     """
     place = _place(broker_url)
     results_place = None if backend_url == NO_RESULTS else place if backend_url is None else _place(backend_url)
+    revoke_place = place if results_place is None or results_place.technology == "memory" else results_place
+    if revoke_url is not None:
+        revoke_place = _place(file_url(revoke_url))
     limits_place = place if rate_limit_url is None else _place(rate_limit_url)
     retention = Retention(visibility_timeout, max_deaths, dead_letter_ttl, result_ttl if results_place == place else None)
     opened: dict[_Place, Opened] = {}
@@ -63,7 +89,8 @@ def open_stores(
     return Stores(
         broker=server.broker(retention),
         results=None if results_place is None else at(results_place).results(result_ttl),
-        revocations=server.revocations(),
+        revocations=at(revoke_place).revocations(),
+        pauses=at(revoke_place).pauses(),
         locks=server.locks(),
         rate_limits=at(limits_place).rate_limits(),
         heartbeats=server.heartbeats(),
@@ -72,6 +99,7 @@ def open_stores(
         names={
             "broker": str(place),
             "results": NO_RESULTS if results_place is None else str(results_place),
+            "revocations": str(revoke_place),
             "rate_limits": str(limits_place),
         },
     )
@@ -82,6 +110,7 @@ def open_configured(settings: Settings, clock: Clock) -> Stores:
     return open_stores(
         settings.broker_url,
         settings.result_backend_url,
+        revoke_url=settings.revoke_store_url,
         rate_limit_url=settings.rate_limit_url,
         namespace=settings.namespace,
         clock=clock,
@@ -106,6 +135,7 @@ class Opened(Protocol):
     def broker(self, retention: Retention) -> Broker: ...
     def results(self, ttl: float) -> ResultBackend: ...
     def revocations(self) -> RevokeStore: ...
+    def pauses(self) -> PauseStore: ...
     def locks(self) -> LockStore: ...
     def rate_limits(self) -> RateLimiter: ...
     def heartbeats(self) -> HeartbeatStore: ...
@@ -118,7 +148,7 @@ class _Place:
 
     technology: str
     path: str = ""
-    endpoint: redis.Endpoint | None = field(default=None, compare=False, repr=False)
+    endpoint: redis.Endpoint | postgres.Endpoint | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         if self.endpoint is not None:
@@ -137,6 +167,9 @@ def _place(url: str) -> _Place:
     if technology == "redis":
         endpoint = redis.Endpoint.from_url(url)
         return _Place(technology, str(endpoint), endpoint)
+    if technology == "postgres":
+        database = postgres.Endpoint.from_url(url)
+        return _Place(technology, str(database), database)
     parts = urlsplit(url)
     if parts.netloc or not parts.path.startswith("/") or len(parts.path) < 2:
         raise ConfigError(
@@ -154,8 +187,11 @@ def _open(
         case "memory":
             return memory.MemoryServer(clock).namespace(namespace)
         case "redis":
-            assert place.endpoint is not None
+            assert isinstance(place.endpoint, redis.Endpoint)
             accepts = accept_data_loss or place.endpoint.accept_data_loss
             return redis.RedisSpace(replace(place.endpoint, accept_data_loss=accepts, identity=identity), namespace, clock)
+        case "postgres":
+            assert isinstance(place.endpoint, postgres.Endpoint)
+            return postgres.PostgresSpace(replace(place.endpoint, identity=identity), namespace, clock)
         case _:
             return sqlite.SqliteFile(Path(place.path), namespace, clock, synchronous)

@@ -5,7 +5,8 @@ Owns the translation of seconds to the wire's milliseconds, and the checks on by
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from hashlib import sha256
 from typing import Any
 
 import msgpack
@@ -22,6 +23,7 @@ __all__ = [
     "decode_payload",
     "encode_envelope",
     "encode_payload",
+    "fingerprint",
 ]
 
 DEFAULT_MAX_BYTES = 262_144
@@ -89,6 +91,31 @@ def decode_delivery(handout: Handout, max_bytes: int = DEFAULT_MAX_BYTES) -> Del
     if state is None:
         raise MalformedMessage("malformed", "the delivery's state cannot be read")
     return Delivery(decode_envelope(body, max_bytes), state, lease, body)
+
+
+def fingerprint(envelope: Envelope, headers: Sequence[str] = (), types: PayloadTypes | None = None) -> str:
+    """What calls have in common that ask for the same: a digest of task, queue, arguments and these headers.
+
+    Arguments count as they travel, so a list is a tuple; the order of a dict's keys does not count.
+
+    Raises:
+        PayloadError: an argument has no wire form.
+    """
+    told_apart = {name: envelope.headers.get(name) for name in headers}
+    asked = [envelope.name, envelope.queue, envelope.args, envelope.kwargs, told_apart]
+    try:
+        packed = msgpack.packb(asked, default=_ext_writer(types), datetime=True)
+        plain = msgpack.unpackb(packed, ext_hook=msgpack.ExtType, strict_map_key=False)
+        return sha256(msgpack.packb(_in_order(plain))).hexdigest()
+    except _UNPACKABLE as error:
+        raise PayloadError(_explain(envelope, error, types)) from error
+
+
+def _in_order(value: Any) -> Any:
+    """The same with the keys of each dict in one order."""
+    if isinstance(value, dict):
+        return {key: _in_order(value[key]) for key in sorted(value, key=repr)}
+    return [_in_order(item) for item in value] if isinstance(value, list) else value
 
 
 def _checked(fields: list[Any]) -> Envelope:

@@ -41,16 +41,23 @@ class Simulations:
         return made
 
     def schedules(
-        self, app: Simulatable, number: int = _SCHEDULES, *, faults: Faults | None = None, **options: Unpack[SimulationOptions]
+        self,
+        app: Simulatable,
+        number: int = _SCHEDULES,
+        *,
+        part: int = 0,
+        faults: Faults | None = None,
+        **options: Unpack[SimulationOptions],
     ) -> Iterator[Simulation]:
         """A simulation for each seed from 0 up, one after the other, in which everything goes wrong that can, or `faults`.
 
-        The command line may ask for more or fewer (`--stem-schedules`), or for a single seed (`--stem-seed`).
+        `part` 1 goes on where 0 ends, and so on, so that a test with a parameter can share them out among processes. The command
+        line may ask for more or fewer (`--stem-schedules`, in each part), or for a single seed (`--stem-seed`).
         """
         from stem_actors.testing.faults import Faults  # here: as above
 
         number = number if self._number is None else self._number
-        for seed in range(number) if self._seed is None else [self._seed]:
+        for seed in range(part * number, (part + 1) * number) if self._seed is None else [self._seed]:
             yield self(app, seed=seed, faults=Faults() if faults is None else faults, **options)
             self.close()
 

@@ -12,7 +12,7 @@ import sys
 import traceback
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from stem_actors.middleware.chain import Middleware
@@ -116,7 +116,7 @@ def _catalogue(registry: TaskRegistry, instance: Any) -> dict[str, Any]:
 
 def _entry(definition: TaskDefinition) -> dict[str, Any]:
     options = definition.options
-    entry = {name: value for name, value in asdict(options).items() if name != "retry_policy"}
+    entry = {field.name: getattr(options, field.name) for field in fields(options) if field.name != "retry_policy"}
     policy = options.retry_policy
     entry["tags"] = list(options.tags)
     entry["retry_policy"] = (

@@ -8,7 +8,8 @@ empty queue.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from enum import IntEnum
 from typing import Any, NoReturn, Protocol, cast
 
@@ -19,12 +20,14 @@ from stem_actors.errors import BrokerUnavailable, StemError, UsageError
 from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.outcome import ErrorInfo
 from stem_actors.model.record import TaskRecord
+from stem_actors.model.uniqueness import Claim
 from stem_actors.ports import (
     Broker,
     ControlBus,
     HeartbeatStore,
     LockStore,
     Message,
+    PauseStore,
     RateLimiter,
     ResultBackend,
     RevokeStore,
@@ -39,7 +42,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
 
 
 class Errand(IntEnum):
-    PUBLISH = 0  # [sender, number, [Message as a list, …]] → None
+    PUBLISH = 0  # [sender, number, [Message as a list, …]] → {id: the id of the task that keeps it out or that it replaces}
     RECORDS = 1  # [task id, …] → [record as a list, or None, …]
 
 
@@ -65,6 +68,7 @@ def stores_through(find_link: Callable[[], WorkerLink], has_results: bool) -> St
         broker=cast(Broker, _BrokerThroughWorker(find_link)),
         results=results,
         revocations=cast(RevokeStore, _OutOfReach("revoking")),
+        pauses=cast(PauseStore, _OutOfReach("pausing queues")),
         locks=cast(LockStore, _OutOfReach("locking")),
         rate_limits=cast(RateLimiter, _OutOfReach("limiting rates")),
         heartbeats=cast(HeartbeatStore, _OutOfReach("looking at workers")),
@@ -104,9 +108,9 @@ class _BrokerThroughWorker(_OutOfReach):
         super().__init__("this use of the broker")
         self._find_link = find_link
 
-    def publish(self, sender: str, number: int, messages: Sequence[Message]) -> None:
+    def publish(self, sender: str, number: int, messages: Sequence[Message]) -> Mapping[str, str]:
         fields = [[getattr(message, name) for name in _MESSAGE_FIELDS] for message in messages]
-        self._find_link().ask(Errand.PUBLISH, [sender, number, fields], PATIENCE)
+        return dict(self._find_link().ask(Errand.PUBLISH, [sender, number, fields], PATIENCE))
 
 
 class _ResultsThroughWorker(_OutOfReach):
@@ -150,12 +154,17 @@ def run_errand(errand: int, payload: Any, broker: Broker, results: ResultBackend
         match Errand(errand):
             case Errand.PUBLISH:
                 sender, number, messages = payload
-                broker.publish(sender, number, [Message(*fields) for fields in messages])
+                answer = dict(broker.publish(sender, number, [_message(fields) for fields in messages]))
             case Errand.RECORDS:
                 answer = [_fields(None if results is None else results.get(task_id)) for task_id in payload]
         return None, msgpack.packb(answer, datetime=True, default=str)
     except (StemError, ValueError, TypeError) as error:
         return [type(error).__name__, str(error)], b""
+
+
+def _message(fields: Sequence[Any]) -> Message:
+    message = Message(*fields)
+    return message if message.claim is None else replace(message, claim=Claim(*message.claim))
 
 
 def _fields(record: TaskRecord | None) -> list[Any] | None:

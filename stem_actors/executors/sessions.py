@@ -8,6 +8,8 @@ import signal
 
 import psutil
 
+from stem_actors.executors.vital_signs import MADE_UP
+
 __all__ = ["kill_session"]
 
 
@@ -18,6 +20,8 @@ def kill_session(session: int, died_at: float) -> int:
     cannot be given out anew while a process of it lives.
     """
     killed = 0
+    if session >= MADE_UP:
+        return killed
     for pid in psutil.pids():
         with contextlib.suppress(ProcessLookupError, PermissionError, psutil.Error):
             if os.getsid(pid) == session and psutil.Process(pid).create_time() <= died_at + 1.0:

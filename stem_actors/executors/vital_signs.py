@@ -6,7 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["VitalSigns", "read_vital_signs"]
+__all__ = ["MADE_UP", "VitalSigns", "read_vital_signs"]
+
+MADE_UP = 1 << 30
+"""Process ids from here on are beyond every real one: those of executors that are played."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _STATE, _FLAGS, _RESIDENT = 0, 6, 21  # places in /proc/PID/stat behind the name
@@ -23,7 +26,9 @@ class VitalSigns:
 
 
 def read_vital_signs(pid: int) -> VitalSigns | None:
-    """Of a process that has not been reaped; None when it is gone, or where there is no /proc."""
+    """Of a process that has not been reaped; None when it is gone or made up, or where there is no /proc."""
+    if pid >= MADE_UP:
+        return None
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -13,7 +13,7 @@ from stem_actors.errors import MalformedMessage
 from stem_actors.model.delivery import State, pack_state, unpack_state
 from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.outcome import ErrorInfo
-from stem_actors.model.record import TaskRecord
+from stem_actors.model.record import TaskRecord, replay_facts
 
 __all__ = [
     "POISON",
@@ -90,10 +90,16 @@ class Poisoned:
 
 
 def after_lapse(state: State | None, is_started: bool, max_deaths: int) -> Returned | Poisoned:
-    """What becomes of a delivery whose lease lapsed. `state` counts the hand-out that lapsed."""
+    """What becomes of a delivery whose lease lapsed. `state` counts the hand-out that lapsed.
+
+    Whoever holds one that has lapsed before marks it before it starts: without a mark it only waited, and that counts for
+    nothing more. Marked with one lapse it ran beside others, which is a lapse again; a suspect ran alone, which is a death.
+    """
     if state is None:
         return Returned(None)
     if not is_started:
+        return Returned(state if state.lapses else state.lapsed())
+    if state.lapses == 1:
         return Returned(state.lapsed())
     dead = state.died("lease lapsed")
     return Poisoned(dead) if len(dead.deaths) >= max_deaths else Returned(dead)
@@ -141,11 +147,7 @@ def poison_record(task_id: str, queue: str, poisoned: Poisoned, before: TaskReco
 
 def replay_record(task_id: str, queue: str, state: State, reason: str, delay: float, before: TaskRecord | None) -> TaskRecord:
     """The record of a task taken out of the dead letters; `state` is as replayed."""
-    meta: dict[str, Any] = {
-        "lastReplayAt": round((state.last_replay_at or 0.0) * 1000),
-        "replayCount": state.replay_count,
-        "lastReplayReason": reason,
-    }
+    meta = replay_facts(state) | {"lastReplayReason": reason}
     if delay > 0:
         meta["lastReplayDelayMs"] = round(delay * 1000)
     return _annotated(task_id, TaskState.QUEUED, queue, state, meta, before)

@@ -91,10 +91,11 @@ class Lapsed:
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """An operator or producer revoked the task."""
+    """An operator or producer revoked the task. `at`: when, in seconds since the epoch."""
 
     reason: str | None = None
     requested_by: str | None = None
+    at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from stem_actors.model.outcome import (
     Verdict,
 )
 
-__all__ = ["Settlement", "TaskRecord", "running_record", "settlement"]
+__all__ = ["Settlement", "TaskRecord", "replay_facts", "running_record", "settlement"]
 
 
 _SUCCEEDED = TaskState.SUCCEEDED  # looked at for every task; a look into an Enum takes ten times as long as one here
@@ -128,8 +128,9 @@ def _record(delivery: Delivery, outcome: Outcome, verdict: Verdict, facts: Mappi
 def _cancelled(delivery: Delivery, outcome: Outcome, facts: Mapping[str, Any]) -> TaskRecord:
     """Acknowledged without having succeeded: revoked or expired."""
     match outcome:
-        case Revoked(reason, requested_by):
-            meta = {**facts, "revoked": True, "revokedReason": reason, "revokedBy": requested_by}
+        case Revoked(reason, requested_by, at):
+            revoked_at = None if at is None else round(at * 1000)
+            meta = {**facts, "revoked": True, "revokedReason": reason, "revokedBy": requested_by, "revokedAt": revoked_at}
             return _build(delivery, TaskState.CANCELLED, meta, error=ErrorInfo("TaskRevoked", reason or "the task was revoked"))
         case _:
             error = ErrorInfo("TaskExpired", "the task expired before it started")
@@ -157,6 +158,7 @@ def _build(
     retryable: bool = False,
 ) -> TaskRecord:
     envelope, counters, _, _ = delivery
+    replays = replay_facts(counters) if counters.replay_count else {}
     return TaskRecord(
         envelope.id,
         state,
@@ -166,5 +168,10 @@ def _build(
         payload,
         error,
         retryable,
-        {"task": envelope.name, "queue": envelope.queue, **envelope.meta, **meta},
+        {"task": envelope.name, "queue": envelope.queue, **envelope.meta, **replays, **meta},
     )
+
+
+def replay_facts(state: State) -> dict[str, Any]:
+    """What each record after a replay says of it."""
+    return {"lastReplayAt": round((state.last_replay_at or 0.0) * 1000), "replayCount": state.replay_count}

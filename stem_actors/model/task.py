@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 from stem_actors.errors import TaskDefinitionError, UnknownTask
+from stem_actors.model.concurrency import MOST_PLACES
 from stem_actors.model.rate import parse_rate
 from stem_actors.model.retry import RetryPolicy
+from stem_actors.model.uniqueness import Uniqueness, UniquePolicy, UniqueScope
 
 __all__ = ["FailureMode", "TaskDefinition", "TaskOptions", "TaskRegistry"]
 
@@ -29,6 +31,11 @@ class TaskOptions:
                  `group_rate_key_header` says
     `rate_limit_failure_mode`, `group_rate_limiter_failure_mode`  while the limit cannot be asked for: `fail_open`, it runs, or
                  `fail_closed`, it waits
+    `concurrency_limit`  how many of it run at the same time, in all workers together; counted apart for each `concurrency_key`, a
+                 text that tasks may share, or each value of the header `concurrency_key_header`
+    `unique`     enqueued only while no other with the same arguments waits or runs; `unique_headers` names headers that count too
+    `unique_policy`  what an enqueue comes to meanwhile: `reject`, the other's id; `replace`, it takes the other's place; `raise`
+    `unique_scope`   `until_done`, `until_started`, or `window`: `unique_for` seconds from the enqueue on (the default with these)
     """
 
     queue: str | None = None
@@ -47,6 +54,14 @@ class TaskOptions:
     group_rate_key: str | None = None
     group_rate_key_header: str = "tenant"
     group_rate_limiter_failure_mode: FailureMode = "fail_open"
+    concurrency_limit: int | None = None
+    concurrency_key: str | None = None
+    concurrency_key_header: str | None = None
+    unique: bool = False
+    unique_for: float | None = None
+    unique_headers: Sequence[str] = ()
+    unique_policy: UniquePolicy = "reject"
+    unique_scope: UniqueScope | None = None
     description: str = ""
     tags: Sequence[str] = ()
     idempotent: bool = False
@@ -65,6 +80,17 @@ class TaskOptions:
         for mode in (self.rate_limit_failure_mode, self.group_rate_limiter_failure_mode):
             if mode not in get_args(FailureMode):
                 raise TaskDefinitionError(f"{mode!r} is no failure mode of a rate limit: fail_open or fail_closed")
+        if self.concurrency_limit is None:
+            if self.concurrency_key is not None or self.concurrency_key_header is not None:
+                raise TaskDefinitionError("a concurrency key is given without a concurrency_limit")
+        elif isinstance(self.concurrency_limit, bool) or not 1 <= self.concurrency_limit <= MOST_PLACES:
+            raise TaskDefinitionError(f"concurrency_limit is a number from 1 to {MOST_PLACES:,}")
+        _ = self.uniqueness
+
+    @property
+    def uniqueness(self) -> Uniqueness | None:
+        """How it is unique, if it is."""
+        return Uniqueness.asked(self.unique, self.unique_for, self.unique_headers, self.unique_policy, self.unique_scope)
 
 
 @dataclass(frozen=True, slots=True)

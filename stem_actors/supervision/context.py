@@ -91,7 +91,13 @@ ActorFactory: TypeAlias = "Callable[[ActorContext], StemActor]"
 
 
 class Runtime(Protocol):
-    """What lets actors live: threads here, the stepper in a simulation."""
+    """What lets actors live: threads here, the stepper in a simulation.
+
+    `can_hang`: a handler may fail to return and a thread may vanish, so supervisors have to look around.
+    """
+
+    @property
+    def can_hang(self) -> bool: ...
 
     def launch(self, factory: ActorFactory, context: ActorContext) -> None:
         """Let `factory` build an actor and run it, without waiting for either. Every end is reported to `context.report`."""
@@ -100,6 +106,8 @@ class Runtime(Protocol):
 
 class ThreadRuntime:
     """Each actor gets a daemon thread of its own, in which it is also built."""
+
+    can_hang = True
 
     def launch(self, factory: ActorFactory, context: ActorContext) -> None:
         thread = threading.Thread(target=_live, args=(factory, context), name=context.name, daemon=True)

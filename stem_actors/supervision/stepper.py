@@ -61,11 +61,12 @@ class _SteppedMailbox(Mailbox):
             return
         super().put(envelope)
         if self.seat is not None:
-            self.seat.ready_at = _SOON
+            self._turns.place(self.seat)
 
     def watch(self, fd: int, message: object, *, write: bool = False) -> None:
         if fd >= 0:
             super().watch(fd, message, write=write)
+            self._turns.polled(self.seat)
         elif not write:
             self._signals[fd] = message
             self._has_sources = True
@@ -78,16 +79,18 @@ class _SteppedMailbox(Mailbox):
             self._signals.pop(fd, None)
             self._turns.watched(fd, None)
 
-    def has_next(self) -> bool:
-        return super().has_next() or self._signal() is not None
-
     def has_letters(self) -> bool:
         """Whether somebody has sent something: what wakes an actor that rests."""
         return bool(self._urgent or self._queue)
 
-    def has_descriptors(self) -> bool:
-        """Whether it watches real ones."""
-        return self._descriptors is not None
+    def next_at(self) -> float:
+        """When `get` has something to return, though nothing happens: `_SOON` if it has by now."""
+        if self._urgent or self._queue or (self._signals and self._signal() is not None):
+            return _SOON
+        if self._descriptors is not None and self.has_next():
+            return _SOON
+        due = self._timers.next_due()
+        return _NEVER if due is None else due
 
     def _next_due(self) -> Envelope[Any] | None:
         due = super()._next_due()
@@ -102,14 +105,16 @@ class _SteppedMailbox(Mailbox):
 
     def _signal(self) -> int | None:
         signalled = self._turns.signalled
-        return next((fd for fd in self._signals if fd in signalled), None)
+        return next((fd for fd in self._signals if fd in signalled), None) if signalled else None
 
 
 @dataclass(slots=True, eq=False)
 class _Seat:
     """An actor on its turn: not yet built, or waiting for its next message. Times are `Clock.monotonic()`.
 
-    `ready_at` is when it has to be looked at again: before that it has nothing to do unless it is sent something.
+    `is_listed`  it stands among those who have something to do
+    `due_at`     when it is looked at again, though nothing happens to it
+    `is_over`    it takes no turn any more
     """
 
     factory: ActorFactory
@@ -117,40 +122,27 @@ class _Seat:
     mailbox: _SteppedMailbox
     tree: Stepper
     actor: StemActor | None = None
-    ready_at: float = _SOON
+    is_listed: bool = False
+    due_at: float = _NEVER
+    is_over: bool = False
     rests_until: float | None = None
-    looks: Callable[[], bool] | None = None  # whether what it rests for is there
+    rests_for: Callable[[], float | None] | None = None
     held_until: float | None = None
     held: list[tuple[Mailbox, Envelope[Any]]] = field(default_factory=list)
 
-    def is_ready(self, now: float) -> bool:
-        """Whether it has something to do; if not, `ready_at` is when it will have, though nothing happens."""
-        is_ready = self._is_ready(now)
-        if not is_ready and not self.mailbox.has_descriptors():  # of which nobody says that they have become readable
-            due = self._next_due()
-            self.ready_at = _NEVER if due is None else due
-        return is_ready
-
-    def _is_ready(self, now: float) -> bool:
-        if self.tree.is_frozen:
-            return False
-        if self.held_until is not None:
-            return now >= self.held_until
-        if self.actor is None:
-            return True
-        if self.rests_until is None or now >= self.rests_until:
-            return self.mailbox.has_next()
-        return self.mailbox.has_letters() or (self.looks is not None and self.looks())
-
-    def _next_due(self) -> float | None:
-        if self.tree.is_frozen:
-            return None
+    def next_at(self) -> float:
+        """When it has something to do, though nothing happens."""
+        if self.tree.is_frozen or self.is_over:
+            return _NEVER
         if self.held_until is not None:
             return self.held_until
-        due = self.mailbox.next_due()
-        if due is None or self.rests_until is None:
-            return due
-        return max(due, self.rests_until)
+        if self.actor is None:
+            return _SOON
+        at = self.mailbox.next_at()
+        if self.rests_until is None or self.mailbox.has_letters():
+            return at
+        there = None if self.rests_for is None else self.rests_for()
+        return max(self.rests_until if there is None else min(there, self.rests_until), at)
 
 
 class Turns:
@@ -165,12 +157,16 @@ class Turns:
         self.steps = 0
         self.seat: _Seat | None = None
         self.signalled: set[int] = set()
-        self._random = random.Random(seed)
+        self._draw = random.Random(seed).random
         self._seats: list[_Seat] = []
+        self._ready: list[_Seat] = []  # those who have something to do, and some who had
+        self._due: list[tuple[float, int, _Seat]] = []  # when others will, by time; all but a seat's `due_at` are out of date
+        self._polled: list[_Seat] = []  # those who watch real descriptors, of which nobody says that they have become readable
         self._plans: list[tuple[float, int, Callable[[], None]]] = []
         self._watchers: dict[int, _Seat] = {}
         self._numbers = itertools.count()
-        self._moment = (0.0, 0)
+        self._now = clock.monotonic()  # as of the last step
+        self._moment, self._turns_in_it = 0.0, 0
 
     # ------------------------------------------------------------ what is to come
 
@@ -178,10 +174,19 @@ class Turns:
         """Have `action` called in so many seconds of the clock, as a turn of its own."""
         heapq.heappush(self._plans, (self.clock.monotonic() + delay, next(self._numbers), action))
 
-    def rest(self, seconds: float, looks: Callable[[], bool] | None = None) -> None:
-        """The actor whose turn it is does nothing more for so long, unless it is sent something, or `looks()` says it is time."""
+    def rest(self, seconds: float, there: Callable[[], float | None] | None = None) -> None:
+        """The actor whose turn it is does nothing more for so long, unless it is sent something, or what it rests for is there.
+
+        `there` says when that is, by `Clock.monotonic()`; None: not by itself. It is asked again at each `news`.
+        """
         if self.seat is not None:
-            self.seat.rests_until, self.seat.looks = self.clock.monotonic() + seconds, looks
+            self.seat.rests_until, self.seat.rests_for = self.clock.monotonic() + seconds, there
+
+    def news(self) -> None:
+        """What somebody rests for may be there now."""
+        for seat in self._seats:
+            if seat.rests_for is not None:
+                self.place(seat)
 
     def hold(self, seconds: float) -> None:
         """What the actor whose turn it is sends from now on leaves so much later, and till then it does nothing else."""
@@ -192,7 +197,7 @@ class Turns:
         """A made-up descriptor is readable from now on."""
         self.signalled.add(fd)
         if fd in self._watchers:
-            self._watchers[fd].ready_at = _SOON
+            self.place(self._watchers[fd])
 
     def silence(self, fd: int) -> None:
         """It is not any more."""
@@ -204,53 +209,84 @@ class Turns:
         if seat is not None:
             self._watchers[fd] = seat
 
-    def look_again(self, tree: Stepper) -> None:
-        """The actors of `tree` may have something to do that they had not before, or the other way round."""
-        for seat in self._seats:
-            if seat.tree is tree:
-                seat.ready_at = _SOON
+    def polled(self, seat: _Seat | None) -> None:
+        """Who watches a real one."""
+        if seat is not None and seat not in self._polled:
+            self._polled.append(seat)
 
     def take_in(self, seat: _Seat) -> None:
+        """Somebody new."""
         self._seats.append(seat)
+        self.place(seat)
+
+    def go_on(self, tree: Stepper) -> None:
+        """The actors of `tree` stood still, and do so no more."""
+        for seat in self._seats:
+            if seat.tree is tree:
+                self.place(seat)
 
     def drop(self, tree: Stepper) -> None:
         """The actors of `tree` do nothing any more."""
-        self._seats = [seat for seat in self._seats if seat.tree is not tree]
+        for seat in [seat for seat in self._seats if seat.tree is tree]:
+            self._leave(seat)
+
+    def place(self, seat: _Seat) -> None:
+        """Something has happened to `seat`: put it among those who have something to do, if it has, or who will have."""
+        if seat.is_listed:
+            return
+        at = seat.next_at()
+        if at <= self._now:  # what has become due since then, `step` finds
+            seat.is_listed = True
+            self._ready.append(seat)
+        elif at != seat.due_at:
+            seat.due_at = at
+            if at != _NEVER:
+                heapq.heappush(self._due, (at, next(self._numbers), seat))
+
+    def _leave(self, seat: _Seat) -> None:
+        seat.is_over = True
+        self._seats.remove(seat)
+        if seat in self._polled:
+            self._polled.remove(seat)
 
     # ------------------------------------------------------------ going on
 
     def step(self) -> bool:
         """Let one actor handle one message (or start), or one plan come true; False when nobody has anything to do now."""
-        now = self.clock.monotonic()
-        ready: list[_Seat | None] = [
-            seat
-            for seat in self._seats
-            if (seat.ready_at <= now or (seat.looks is not None and seat.looks())) and seat.is_ready(now)
-        ]
-        if self._plans and self._plans[0][0] <= now:
-            ready.append(None)
-        if not ready:
-            return False
-        self._count(now)
-        seat = ready[self._random.randrange(len(ready))]
-        if seat is None:
-            heapq.heappop(self._plans)[2]()
-        elif seat.held_until is not None:
-            self._release(seat)
-        else:
-            self.seat = seat
-            try:
+        now = self._now = self.clock.monotonic()
+        due, ready, plans = self._due, self._ready, self._plans
+        while due and due[0][0] <= now:
+            at, _, seat = heapq.heappop(due)
+            if at == seat.due_at:
+                seat.due_at = _NEVER
+                self.place(seat)
+        for seat in self._polled:
+            self.place(seat)
+        planned = 1 if plans and plans[0][0] <= now else 0
+        while ready:
+            number = len(ready)
+            drawn = int(self._draw() * (number + planned)) if number + planned > 1 else 0
+            if drawn == number:
+                break
+            seat, ready[drawn] = ready[drawn], ready[-1]
+            ready.pop()
+            seat.is_listed = False
+            if seat.next_at() <= now:
+                self._count(now)
                 self._take_turn(seat)
-            finally:
-                self.seat = None
-                seat.ready_at = _SOON
-        return True
+                self.place(seat)
+                return True
+            self.place(seat)  # it had something to do, and has no more
+        if planned:
+            self._count(now)
+            heapq.heappop(plans)[2]()
+        return bool(planned)
 
     def next_due(self) -> float | None:
         """When there will be something to do after `step` has found nothing; None: never, if nothing happens."""
-        due = min([seat.ready_at for seat in self._seats], default=_NEVER)
-        if self._plans:
-            due = min(due, self._plans[0][0])
+        while self._due and self._due[0][0] != self._due[0][2].due_at:
+            heapq.heappop(self._due)
+        due = min(self._due[0][0] if self._due else _NEVER, self._plans[0][0] if self._plans else _NEVER)
         return None if due == _NEVER else due
 
     def run(self, seconds: float) -> None:
@@ -278,38 +314,43 @@ class Turns:
         return True
 
     def _take_turn(self, seat: _Seat) -> None:
-        seat.rests_until = seat.looks = None
-        if seat.actor is None:
-            seat.actor = build(seat.factory, seat.context)
-            if seat.actor is None:
-                self._seats.remove(seat)
-                return
-            seat.actor.run_start()
+        if seat.held_until is not None:
+            self._release(seat)
         else:
+            seat.rests_until = seat.rests_for = None
+            self.seat = seat
+            try:
+                self._act(seat)
+            finally:
+                self.seat = None
+        if seat.actor is not None and seat.actor.has_ended and seat.held_until is None and not seat.is_over:
+            self._leave(seat)
+            seat.actor.run_end()
+
+    def _act(self, seat: _Seat) -> None:
+        if seat.actor is not None:
             seat.actor.run_message(seat.mailbox.get())
-        if seat.actor.has_ended and seat.held_until is None:
-            self._end(seat)
+            return
+        seat.actor = build(seat.factory, seat.context)
+        if seat.actor is None:
+            self._leave(seat)
+        else:
+            seat.actor.run_start()
 
     def _release(self, seat: _Seat) -> None:
-        seat.held_until, seat.ready_at = None, _SOON
+        seat.held_until = None
         held, seat.held = seat.held, []
         for mailbox, envelope in held:
             mailbox.put(envelope)
-        if seat.actor is not None and seat.actor.has_ended:
-            self._end(seat)
-
-    def _end(self, seat: _Seat) -> None:
-        self._seats.remove(seat)
-        if seat.actor is not None:
-            seat.actor.run_end()
 
     def _count(self, now: float) -> None:
         """Two actors that keep each other busy for ever would keep the clock from moving on."""
         self.steps += 1
-        moment, turns = self._moment
-        self._moment = (now, 1) if now != moment else (moment, turns + 1)
-        if self._moment[1] > _LONGEST_MOMENT:
-            busy = sorted({seat.context.name for seat in self._seats if seat.is_ready(now)})
+        if now != self._moment:
+            self._moment, self._turns_in_it = now, 0
+        self._turns_in_it += 1
+        if self._turns_in_it > _LONGEST_MOMENT:
+            busy = sorted({seat.context.name for seat in self._seats if seat.next_at() <= now})
             raise RuntimeError(f"{_LONGEST_MOMENT:,} turns at one moment of the clock: {', '.join(busy)} never come to rest")
 
 
@@ -318,6 +359,8 @@ class Stepper:
 
     Trees that share their `turns` share clock and seed, and are moved on together, by any of them.
     """
+
+    can_hang = False
 
     def __init__(
         self,
@@ -328,7 +371,6 @@ class Stepper:
         seed: int = 0,
         on_event: Callable[[Event], None] | None = None,
         name: str = "root",
-        tick: float = 1.0,
         turns: Turns | None = None,
     ) -> None:
         if turns is None:
@@ -346,7 +388,7 @@ class Stepper:
         context = ActorContext(
             self.clock, self._life, self.directory, self, report=self._hear, random=random.Random(seed), on_event=on_event
         )
-        self._root = Supervisor(context, children, strategy, on_event, tick=tick)
+        self._root = Supervisor(context, children, strategy, on_event)
         self.launch(lambda _: self._root, context)
 
     def launch(self, factory: ActorFactory, context: ActorContext) -> None:
@@ -404,12 +446,11 @@ class Stepper:
     def freeze(self) -> None:
         """Like SIGSTOP: none of its actors does anything until `thaw`."""
         self.is_frozen = True
-        self.turns.look_again(self)
 
     def thaw(self) -> None:
         """Like SIGCONT."""
         self.is_frozen = False
-        self.turns.look_again(self)
+        self.turns.go_on(self)
 
     def kill(self) -> None:
         """Like SIGKILL: no actor does anything any more, and none of them notices."""

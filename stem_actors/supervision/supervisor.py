@@ -108,7 +108,8 @@ class Supervisor(StemActor):
         self._looked_at = self.clock.monotonic()
 
     def on_start(self) -> None:
-        self.after(self._tick, _Tick())
+        if self.context.runtime.can_hang:
+            self.after(self._tick, _Tick())
         self._advance()
 
     def on_receive(self, message: _Message) -> None:

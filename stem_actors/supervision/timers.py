@@ -59,7 +59,7 @@ class Timers:
     def next_due(self) -> float | None:
         """When the first one is due; None without timers."""
         heap = self._heap
-        while heap and not heap[0][2].is_pending:
+        while heap and heap[0][2]._timers is None:
             heapq.heappop(heap)
             self._cancelled -= 1
         return heap[0][0] if heap else None

@@ -52,15 +52,12 @@ class VirtualClock:
     """
 
     def __init__(self, began_at: float = 1_700_000_000.0, monotonic: float = 1000.0) -> None:
+        self.elapsed = 0.0
+        """Seconds since the simulation began."""
         self._began_at = began_at
         self._first = monotonic
         self._passed = 0.0
         self._leapt = 0.0
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the simulation began."""
-        return self._passed + self._leapt
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -73,7 +70,9 @@ class VirtualClock:
     def advance(self, seconds: float) -> None:
         """Move both readings on."""
         self._passed += seconds
+        self.elapsed = self._passed + self._leapt
 
     def leap(self, seconds: float) -> None:
         """Move the wall clock on alone."""
         self._leapt += seconds
+        self.elapsed = self._passed + self._leapt

@@ -31,7 +31,7 @@ from stem_actors.testing.faults import Nemesis
 from stem_actors.testing.journal import Journal, Who
 from stem_actors.testing.strands import ExecutorDeath, SimulationOver, Strand
 
-__all__ = ["SimulatedProcess", "Site", "executor_of"]
+__all__ = ["SimulatedProcess", "Site", "executor_of", "over_the_wire"]
 
 _numbers = itertools.count(1)
 _SIGKILL = 9
@@ -48,6 +48,10 @@ class Site(Protocol):
     def journal(self) -> Journal: ...
     @property
     def nemesis(self) -> Nemesis: ...
+    @property
+    def hello(self) -> list[Any]:
+        """What an executor says when it has loaded the application."""
+        ...
 
 
 class _Process:
@@ -83,7 +87,6 @@ class SimulatedProcess(ExecutorProcess):
         self.worker = worker
         self.cause = ""
         self._site = site
-        self._application = application
         self._threads = threads
         self._reported: list[list[Any]] = []
         self._unclaimed: deque[Handed] = deque()
@@ -96,7 +99,7 @@ class SimulatedProcess(ExecutorProcess):
     def start(self) -> None:
         """Say hello: the application is loaded."""
         if self._ended_with is None:
-            self._channel.send(FromExecutor.READY, self._application.catalogue)
+            self.report(self._site.hello)
 
     @property
     def is_busy(self) -> bool:
@@ -222,14 +225,20 @@ class _Reports(Channel):
         self._process = process
 
     def send(self, kind: FromExecutor, *parts: Any) -> None:
-        frame: bytes = msgpack.packb((int(kind), *parts), datetime=True)  # what has no wire form fails here as it would there
-        self._process.report(msgpack.unpackb(frame, strict_map_key=False))
+        self._process.report(over_the_wire(kind, *parts))
 
     def try_claim(self) -> Handed | None:
         return self._process.next_handed()
 
     def read(self, block: bool) -> None:
         """All that was said is known."""
+
+
+def over_the_wire(kind: FromExecutor, *parts: Any) -> list[Any]:
+    """What a worker gets to read. What has no wire form fails here as it would there."""
+    frame: bytes = msgpack.packb((int(kind), *parts), datetime=True)
+    said: list[Any] = msgpack.unpackb(frame, strict_map_key=False)
+    return said
 
 
 class _Running:

@@ -74,7 +74,10 @@ class Victims(Protocol):
 
 
 class Nemesis:
-    """Draws what goes wrong. `now` counts from the start of the simulation."""
+    """Draws what goes wrong. `now` counts from the start of the simulation.
+
+    `aims`: it is going to hit, in some turns.
+    """
 
     def __init__(self, faults: Faults, seed: int, victims: Victims, now: Callable[[], float]) -> None:
         self._faults = faults
@@ -84,13 +87,15 @@ class Nemesis:
         self._runs = random.Random(f"{seed} runs")
         self._hits = random.Random(f"{seed} hits")
         self._is_cut_until = 0.0
+        self._over_at = faults.seconds
         self._hit_at = self._hits.expovariate(1 / faults.every) if faults.seconds else float("inf")
-        self._hit_in: int | None = None  # turns
+        self._hit_in = 0  # turns
+        self.aims = False
 
     @property
     def is_over(self) -> bool:
         """Whether nothing will go wrong any more."""
-        return self._now() >= max(self._faults.seconds, self._is_cut_until)
+        return self._now() >= self._over_at
 
     @property
     def chance(self) -> random.Random:
@@ -107,6 +112,7 @@ class Nemesis:
     def cut_off(self, seconds: float) -> None:
         """Nothing gets through for so long."""
         self._is_cut_until = max(self._is_cut_until, self._now() + seconds)
+        self._over_at = max(self._over_at, self._is_cut_until)
 
     def fate_of(self, who: Who, call: str) -> Fate:
         now = self._now()
@@ -133,20 +139,23 @@ class Nemesis:
     # ------------------------------------------------------------ hits
 
     def next_due(self) -> float | None:
-        """When it will next do something, counted from the start."""
-        return self._hit_at if max(self._hit_at, self._now()) < self._faults.seconds else None
+        """When it will next do something, counted from the start; None: never, or when it is its turn."""
+        return self._hit_at if not self.aims and max(self._hit_at, self._now()) < self._faults.seconds else None
 
     def look(self) -> None:
-        """To be called before every turn: hit, if it is time. What is due in virtual time is done some turns later."""
-        if self._hit_in is None:
-            if self._now() < self._hit_at or self._now() >= self._faults.seconds:
+        """To be called when time has moved on, and while it aims before every turn: hit, if it is time.
+
+        What is due in virtual time is done some turns later.
+        """
+        if not self.aims:
+            if not self._hit_at <= self._now() < self._faults.seconds:
                 return
-            self._hit_in = self._hits.randrange(_PATIENCE)
+            self.aims, self._hit_in = True, self._hits.randrange(_PATIENCE)
         if self._hit_in > 0:
             self._hit_in -= 1
             return
-        self._hit_in = None
-        self._hit_at = self._now() + self._hits.expovariate(1 / self._faults.every)
+        self.aims = False
+        self._hit_at += self._hits.expovariate(1 / self._faults.every)
         self._hit()
 
     def _hit(self) -> None:

@@ -9,12 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from stem_actors.executors.vital_signs import MADE_UP
 from stem_actors.testing.clock import VirtualClock
 
 __all__ = ["Attempt", "Entry", "Journal", "Who"]
-
-
-_NO_PID = 1 << 30  # beyond every real process id
 
 
 class Who(NamedTuple):
@@ -27,7 +25,7 @@ class Who(NamedTuple):
     @property
     def pid(self) -> int:
         """A process id that no real process has."""
-        return _NO_PID + self.number
+        return MADE_UP + self.number
 
 
 class Entry(NamedTuple):

@@ -20,6 +20,7 @@ from stem_actors.client import Client
 from stem_actors.config import Settings
 from stem_actors.errors import UsageError
 from stem_actors.executors.application import ApplicationSource, describe
+from stem_actors.executors.frames import FromExecutor
 from stem_actors.middleware.chain import Middleware
 from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.record import TaskRecord
@@ -27,13 +28,13 @@ from stem_actors.model.task import TaskRegistry
 from stem_actors.ports import Stores
 from stem_actors.supervision.stepper import Turns
 from stem_actors.testing.clock import VirtualClock
-from stem_actors.testing.executors import SimulatedProcess, executor_of
+from stem_actors.testing.executors import SimulatedProcess, executor_of, over_the_wire
 from stem_actors.testing.faults import Faults, Nemesis
 from stem_actors.testing.journal import Attempt, Journal, Who
 from stem_actors.testing.stores import Fate, SimulatedServer, WrapBroker
 from stem_actors.testing.strands import ExecutorDeath, current_strand
 from stem_actors.testing.workers import SimulatedWorker
-from stem_actors.worker import WorkerOrders
+from stem_actors.worker_orders import WorkerOrders
 
 __all__ = ["NotQuiet", "Simulatable", "Simulation", "SimulationOptions", "TaskRun"]
 
@@ -159,7 +160,7 @@ class Simulation:
     `workers`      so many, each with `concurrency` executors
     `settings`     replaces settings of the application, by name: `settings={"visibility_timeout": 5.0}`
     `separate_results`  results on a server of their own
-    `wrap_broker`  puts something of your own in front of the broker
+    `wrap_broker`  puts something of your own in front of the broker, such as a `stem_actors.testing.forwarding.ForwardingBroker`
 
     While it is open, tasks of the application that are enqueued anywhere go to the simulated broker, `time.sleep` in a task lets
     virtual time pass, `os._exit` in one ends its simulated executor, and `random` is seeded.
@@ -185,6 +186,7 @@ class Simulation:
         self.nemesis = Nemesis(faults or Faults.none(), seed, self, lambda: self.clock.elapsed)
         self._app = app
         self._application = describe(app.registry, app)
+        self.hello = over_the_wire(FromExecutor.READY, self._application.catalogue)
         self.settings = self._worker_settings(concurrency, settings or {})
         self._server = SimulatedServer(self.turns, self.clock, self.settings, self, self.journal, separate_results, wrap_broker)
         self._numbers = itertools.count(2)
@@ -235,7 +237,7 @@ class Simulation:
     def advance(self, seconds: float) -> None:
         """Let so much virtual time pass, and all happen that falls into it."""
         self._check_outside("advance")
-        self._go_on(lambda: False, seconds, may_skip_idle=True)
+        self._go_on(lambda: False, seconds, each_turn=False, may_skip_idle=True)
 
     def until(self, condition: Callable[[], object], limit: float = 3600.0) -> None:
         """Go on until `condition()` is true.
@@ -258,20 +260,20 @@ class Simulation:
         busy_until = self.clock.monotonic() + (_BUSY_FOR if limit is None else float("inf"))
 
         def is_over() -> bool:
-            return self._is_quiet() or self.clock.monotonic() > busy_until or self._is_stranded()
+            return (self.nemesis.is_over and self._is_at_rest()) or self.clock.monotonic() > busy_until
 
-        self._go_on(is_over, _QUIET_WITHIN if limit is None else limit)
+        self._go_on(is_over, _QUIET_WITHIN if limit is None else limit, each_turn=False)
         if not self._is_quiet():
             rest = [self._described(task_id) for task_id in dict.fromkeys(self._server.unfinished())]
             named = "; ".join(rest[:_NAMED])
             raise NotQuiet(f"{len(rest)} task(s) have not ended after {self.now:.0f} virtual seconds (seed {self.seed}): {named}")
 
     def _is_quiet(self) -> bool:
-        return self._server.is_empty and self.nemesis.is_over
+        return self.nemesis.is_over and self._server.is_empty
 
-    def _is_stranded(self) -> bool:
-        """Whether all that is left waits where nobody looks."""
-        return self.nemesis.is_over and self._server.holds_nothing_but(self.settings.worker_queues)
+    def _is_at_rest(self) -> bool:
+        """Whether nothing is left, or all that is left waits where nobody looks."""
+        return self._server.is_empty or self._server.holds_nothing_but(self.settings.worker_queues)
 
     def sleep(self, seconds: float) -> None:
         """In a task: wait so long in virtual time, as `time.sleep` does there. In a test: `advance`."""
@@ -326,29 +328,34 @@ class Simulation:
 
     # ------------------------------------------------------------ going on
 
-    def _go_on(self, condition: Callable[[], object], limit: float, may_skip_idle: bool = False) -> bool:
-        """Take turns until `condition` holds; False after `limit` virtual seconds."""
-        turns, clock, nemesis = self.turns, self.clock, self.nemesis
-        end = self.now + limit
-        while not condition():
-            nemesis.look()
-            if turns.step():
-                continue
-            for worker in self.workers:
-                worker.look()
-            left = end - self.now
-            if left <= 0:
+    def _go_on(
+        self, condition: Callable[[], object], limit: float, *, each_turn: bool = True, may_skip_idle: bool = False
+    ) -> bool:
+        """Take turns until `condition` holds; False after `limit` virtual seconds.
+
+        It is looked at behind `each_turn`, or else where there is nothing more to do at a moment.
+        """
+        clock, nemesis, step = self.clock, self.nemesis, self.turns.step
+        end = clock.elapsed + limit
+        nemesis.look()
+        if each_turn and condition():
+            return True
+        while True:
+            while step():
+                if each_turn and condition():
+                    return True
+                if nemesis.aims:
+                    nemesis.look()
+            if condition():
+                return True
+            now = clock.elapsed
+            if now >= end:
                 return False
-            if self._leap(left, may_skip_idle):
-                continue
-            due, hit = turns.next_due(), nemesis.next_due()
-            steps = [left]
-            if due is not None:
-                steps.append(due - clock.monotonic())
-            if hit is not None:
-                steps.append(hit - self.now)
-            clock.advance(max(_INSTANT, min(steps)))
-        return True
+            if not self._leap(end - now, may_skip_idle):
+                due, hit = self.turns.next_due(), nemesis.next_due()
+                until = end - now if hit is None else min(end, hit) - now
+                clock.advance(max(_INSTANT, until if due is None else min(until, due - clock.monotonic())))
+            nemesis.look()
 
     def _leap(self, most: float, may_skip_idle: bool) -> bool:
         """Where nobody does anything before a delayed task is due, go there: all clocks of the world but those inside of workers.
@@ -364,6 +371,7 @@ class Simulation:
         if seconds <= _AWAKE:
             return False
         self.clock.leap(seconds)
+        self.turns.news()
         return True
 
     def _is_idle(self, worker: SimulatedWorker) -> bool:

@@ -19,34 +19,29 @@ from stem_actors.config import Settings
 from stem_actors.errors import BrokerUnavailable, MalformedMessage, StemError
 from stem_actors.model.delivery import Handout, Lease
 from stem_actors.model.lapse import Retention
-from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.outcome import Ack, DeadLetter, Defer, Release, Retry, Verdict
-from stem_actors.model.rate import Limit
 from stem_actors.model.record import Settlement, TaskRecord
 from stem_actors.ports import (
     Answer,
     Broker,
     ControlBus,
-    DeadLetterPage,
-    DeadTask,
     Done,
     Intake,
     Message,
     QueueDepth,
-    RateLimiter,
-    RecordPage,
     ResultBackend,
-    Revocation,
-    RevokeStore,
     Stores,
     Swept,
 )
 from stem_actors.supervision.stepper import Turns
+from stem_actors.testing.forwarding import ForwardingBroker, ForwardingIntake
 from stem_actors.testing.journal import Journal, Who
 
 __all__ = ["Fate", "Network", "SimulatedServer", "WrapBroker"]
 
+S = TypeVar("S")
 T = TypeVar("T")
+_LISTENS_FOR = 1.0  # seconds; a read is made short so that its actor can be stopped, and here whatever it is sent ends its rest
 WrapBroker = Callable[[Broker], Broker]
 """Puts something in front of the broker, in each process: an adapter or a fault of one's own to try."""
 
@@ -76,15 +71,15 @@ class Network(Protocol):
 
 
 class _Bell:
-    """Stands in for the condition of a space: there is one thread, and nobody waits at it."""
+    """Stands in for the condition of a space: there is one thread, and who would wait at it rests instead."""
+
+    def __init__(self, turns: Turns) -> None:
+        self.notify_all = turns.news
 
     def __enter__(self) -> _Bell:
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
-
-    def notify_all(self) -> None:
         pass
 
 
@@ -105,11 +100,11 @@ class SimulatedServer:
         self.clock = clock
         self.network = network
         self.journal = journal
-        self.space = Space(clock, cast(threading.Condition, _Bell()))
+        self.space = Space(clock, cast(threading.Condition, _Bell(turns)))
         self.separate_results = separate_results
         self.leased: dict[str, tuple[str, int | None, int | None]] = {}  # every lease ever: task, attempt, delivery count
         self._has_results = not settings.results_are_off
-        self._result_space = Space(clock, cast(threading.Condition, _Bell())) if separate_results else self.space
+        self._result_space = Space(clock, cast(threading.Condition, _Bell(turns))) if separate_results else self.space
         self._settings = settings
         ttl = settings.result_ttl if self._has_results and not separate_results else None
         self._retention = Retention(settings.visibility_timeout, settings.max_deliveries, settings.dead_letter_ttl, ttl)
@@ -124,24 +119,25 @@ class SimulatedServer:
         results = MemorySpace(self._result_space).results(self._settings.result_ttl)
         return Stores(
             broker=broker,
-            results=SimulatedResults(link, results) if self._has_results else None,
-            revocations=_Revocations(link, self._memory.revocations()),
+            results=cast(ResultBackend, _Results(link, results)) if self._has_results else None,
+            revocations=link.carried(self._memory.revocations(), "list_since", "prune_expired"),
+            pauses=link.carried(self._memory.pauses(), "paused"),
             locks=self._memory.locks(),
-            rate_limits=_RateLimits(link, self._memory.rate_limits()),
+            rate_limits=link.carried(self._memory.rate_limits(), "acquire", "renew", "release"),
             heartbeats=self._memory.heartbeats(),
-            control=_Control(link, self._memory.control()),
+            control=cast(ControlBus, _Control(link, self._memory.control())),
             settles_results=self._has_results and not self.separate_results,
             names={"broker": "simulated"},
         )
 
     # ------------------------------------------------------------ looked at from outside
 
-    def waits(self, queues: Sequence[str]) -> bool:
-        """Whether anything is ready in these queues, or due."""
-        ready = self.space.ready
+    def next_ready(self, queues: Sequence[str]) -> float | None:
+        """When something is ready in these queues or due in any, by the clock's `monotonic()`; None: nothing is on its way."""
+        ready, delayed = self.space.ready, self.space.delayed
         if any(waiting for queue in queues if queue in ready for waiting in ready[queue].values()):
-            return True
-        return bool(self.space.delayed) and self.space.delayed[0][0] <= self.clock.now()
+            return float("-inf")
+        return delayed[0][0] - self.clock.now() + self.clock.monotonic() if delayed else None
 
     @property
     def is_empty(self) -> bool:
@@ -210,25 +206,31 @@ class _Link:
                 pass
         return answer
 
+    def over(self, name: str, ask: Callable[..., T]) -> Callable[..., T]:
+        """`ask`, over the network."""
+        return lambda *arguments, **named: self.call(name, lambda: ask(*arguments, **named))
 
-class SimulatedBroker:
-    """A `Broker`, one process's."""
+    def carried(self, store: S, *calls: str) -> S:
+        """A store of which these calls go over the network."""
+        return cast(S, _Carried(self, store, calls))
+
+
+class SimulatedBroker(ForwardingBroker):
+    """A `Broker`, one process's. What is only for people goes straight through."""
 
     def __init__(self, link: _Link, broker: Broker) -> None:
+        super().__init__(broker)
         self._link = link
-        self._broker = broker
         self._published: dict[tuple[str, int], list[int]] = {}
 
-    # ------------------------------------------------------------ journalled
-
-    def publish(self, sender: str, number: int, messages: Sequence[Message]) -> None:
+    def publish(self, sender: str, number: int, messages: Sequence[Message]) -> Mapping[str, str]:
         journal, who = self._link.server.journal, self._link.who
         key = sender, number
         if key not in self._published:  # else it is tried again, which is the same call
             described = [(message.id, _message(message)) for message in messages]
             self._published[key] = [journal.invoke("enqueue", who, task_id, **detail) for task_id, detail in described]
         try:
-            self._link.call("publish", lambda: self._broker.publish(sender, number, messages))
+            others = self._link.call("publish", lambda: self.inner.publish(sender, number, messages))
         except BrokerUnavailable:
             raise  # nobody knows, as long as it is not tried again
         except StemError as error:
@@ -237,20 +239,24 @@ class SimulatedBroker:
             raise
         for call, message in zip(self._published.pop(key), messages, strict=True):
             journal.end("enqueue", "ok", call, who, message.id)
+        return others
+
+    def end_claims(self, leases: Sequence[Lease]) -> list[Answer]:
+        return self._link.call("end_claims", lambda: self.inner.end_claims(leases))
 
     def open_intake(self, queues: Sequence[str], holder: str) -> Intake:
-        return SimulatedIntake(self._link, self._broker.open_intake(queues, holder), queues)
+        return SimulatedIntake(self._link, self.inner.open_intake(queues, holder), queues)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Answer]:
         return self._link.call("settle", lambda: self._settle(settlements))
 
     def _settle(self, settlements: Sequence[Settlement]) -> list[Answer]:
         described = [{**self._lease(each.lease), **_settlement(each)} for each in settlements]
-        return self._ask("settle", described, lambda: self._broker.settle(settlements))
+        return self._ask("settle", described, lambda: self.inner.settle(settlements))
 
     def extend(self, leases: Sequence[Lease]) -> list[Answer]:
         described = [self._lease(lease) for lease in leases]
-        return self._link.call("extend", lambda: self._ask("renew", described, lambda: self._broker.extend(leases)))
+        return self._link.call("extend", lambda: self._ask("renew", described, lambda: self.inner.extend(leases)))
 
     def _ask(self, verb: str, described: Sequence[Mapping[str, Any]], ask: Callable[[], list[Answer]]) -> list[Answer]:
         journal, who = self._link.server.journal, self._link.who
@@ -272,7 +278,7 @@ class SimulatedBroker:
         return self._link.call("sweep", self._sweep)
 
     def _sweep(self) -> Swept:
-        swept = self._broker.sweep()
+        swept = self.inner.sweep()
         if swept.promoted or swept.reclaimed or swept.poisoned:
             self._link.server.journal.happened(
                 "reclaim", self._link.who, promoted=swept.promoted, reclaimed=swept.reclaimed, poisoned=swept.poisoned
@@ -284,67 +290,34 @@ class SimulatedBroker:
         task_id, attempt, delivery_count = self._link.server.leased.get(token, (None, None, None))
         return {"task_id": task_id, "attempt": attempt, "delivery_count": delivery_count, "lease": token, "queue": lease.queue}
 
-    # ------------------------------------------------------------ passed on
-
     def held(self, holder: str) -> list[Handout]:
-        return self._link.call("held", lambda: self._broker.held(holder))
+        return self._link.call("held", lambda: self.inner.held(holder))
 
     def mark_started(self, lease: Lease) -> Answer:
-        return self._link.call("mark_started", lambda: self._broker.mark_started(lease))
+        return self._link.call("mark_started", lambda: self.inner.mark_started(lease))
 
     def depths(self, queues: Sequence[str] | None = None) -> list[QueueDepth]:
-        return self._link.call("depths", lambda: self._broker.depths(queues))
-
-    def purge(self, queue: str, dead_letters: bool = False) -> int:
-        return self._broker.purge(queue, dead_letters)
-
-    def dead_letters(self, queue: str, limit: int = 50, offset: int = 0, since: float | None = None) -> DeadLetterPage:
-        return self._broker.dead_letters(queue, limit, offset, since)
-
-    def dead_letter(self, queue: str, task_id: str) -> DeadTask | None:
-        return self._broker.dead_letter(queue, task_id)
-
-    def replay_dead_letters(
-        self,
-        queue: str,
-        limit: int = 50,
-        since: float | None = None,
-        ids: Sequence[str] | None = None,
-        delay: float = 0.0,
-        dry_run: bool = False,
-    ) -> list[DeadTask]:
-        return self._broker.replay_dead_letters(queue, limit, since, ids, delay, dry_run)
-
-    def purge_dead_letters(
-        self, queue: str, limit: int | None = None, since: float | None = None, ids: Sequence[str] | None = None
-    ) -> int:
-        return self._broker.purge_dead_letters(queue, limit, since, ids)
-
-    def now(self) -> float:
-        return self._broker.now()
-
-    def close(self) -> None:
-        self._broker.close()
+        return self._link.call("depths", lambda: self.inner.depths(queues))
 
 
-class SimulatedIntake:
+class SimulatedIntake(ForwardingIntake):
     """An `Intake` whose actor rests where another would block."""
 
     def __init__(self, link: _Link, intake: Intake, queues: Sequence[str]) -> None:
+        super().__init__(intake)
         self._link = link
-        self._intake = intake
         self._queues = queues
 
     def receive(self, limit: int, wait: float) -> list[Handout]:
         handouts = self._link.call("receive", lambda: self._receive(limit), may_repeat=False)
         if not handouts and wait > 0:
             server = self._link.server
-            server.turns.rest(wait, lambda: server.waits(self._queues))
+            server.turns.rest(wait, lambda: server.next_ready(self._queues))
         return handouts
 
     def _receive(self, limit: int) -> list[Handout]:
         server = self._link.server
-        handouts = self._intake.receive(limit, 0.0)
+        handouts = self.inner.receive(limit, 0.0)
         for handout in handouts:
             token, state = str(handout.lease.token), handout.state
             server.leased[token] = handout.id, state and state.attempt, state and state.delivery_count
@@ -365,100 +338,55 @@ class SimulatedIntake:
     def interrupt(self) -> None:
         """What interrupts a wait is sent to the actor, whose rest that ends."""
 
-    def close(self) -> None:
-        self._intake.close()
+
+class _Carried:
+    """A store, one process's: `calls` go over the network, all else straight through."""
+
+    def __init__(self, link: _Link, store: Any, calls: Sequence[str]) -> None:
+        self._store = store
+        for name in calls:
+            setattr(self, name, link.over(name, getattr(store, name)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
 
 
-class SimulatedResults:
-    """A `ResultBackend`, one process's."""
+class _Results(_Carried):
+    """A `ResultBackend` whose waiting lets virtual time pass."""
 
     def __init__(self, link: _Link, results: ResultBackend) -> None:
-        self._link = link
-        self._results = results
-
-    def set_many(self, records: Sequence[TaskRecord]) -> list[bool]:
-        return self._link.call("set_many", lambda: self._results.set_many(records))
-
-    def announce(self, records: Sequence[TaskRecord]) -> list[TaskRecord | None]:
-        return self._link.call("announce", lambda: self._results.announce(records))
-
-    def get(self, task_id: str) -> TaskRecord | None:
-        return self._results.get(task_id)
+        super().__init__(link, results, ["set_many", "announce", "purge_expired"])
+        self._network = link.server.network
 
     def wait(self, task_ids: Sequence[str], timeout: float) -> dict[str, TaskRecord]:
         found: dict[str, TaskRecord] = {}
 
         def look() -> bool:
-            found.update(self._results.wait(task_ids, 0.0))
+            found.update(self._store.wait(task_ids, 0.0))
             return len(found) == len(set(task_ids))
 
-        self._link.server.network.wait_for(look, timeout)
+        self._network.wait_for(look, timeout)
         return found
 
-    def list_records(
-        self, state: TaskState | None = None, queue: str | None = None, limit: int = 50, offset: int = 0
-    ) -> RecordPage:
-        return self._results.list_records(state, queue, limit, offset)
 
-    def purge_expired(self) -> int:
-        return self._link.call("purge_expired", self._results.purge_expired)
+class _Control(_Carried):
+    """A `ControlBus` whose reader rests where another would block."""
 
-    def close(self) -> None:
-        self._results.close()
-
-
-class _Revocations:
-    def __init__(self, link: _Link, store: RevokeStore) -> None:
-        self._link = link
-        self._store = store
-
-    def upsert_all(self, revocations: Sequence[Revocation]) -> list[Revocation]:
-        return self._store.upsert_all(revocations)
-
-    def list_since(self, version: int = 0, limit: int = 1000) -> list[Revocation]:
-        return self._link.call("list_since", lambda: self._store.list_since(version, limit))
-
-    def prune_expired(self) -> int:
-        return self._link.call("prune_expired", self._store.prune_expired)
-
-    def close(self) -> None:
-        self._store.close()
-
-
-class _RateLimits:
-    def __init__(self, link: _Link, limiter: RateLimiter) -> None:
-        self._link = link
-        self._limiter = limiter
-
-    def acquire(self, asked: Sequence[Sequence[Limit]]) -> list[float | None]:
-        return self._link.call("acquire", lambda: self._limiter.acquire(asked))
-
-    def close(self) -> None:
-        self._limiter.close()
-
-
-class _Control:
     def __init__(self, link: _Link, bus: ControlBus) -> None:
+        super().__init__(link, bus, ["cursor"])
         self._link = link
-        self._bus = bus
-
-    def send(self, channel: str, message: bytes, ttl: float) -> None:
-        self._bus.send(channel, message, ttl)
-
-    def cursor(self, channels: Sequence[str]) -> Any:
-        return self._link.call("cursor", lambda: self._bus.cursor(channels))
 
     def pull(self, channels: Sequence[str], cursor: Any, limit: int = 100, wait: float = 0.0) -> tuple[list[bytes], Any]:
-        found = self._link.call("pull", lambda: self._bus.pull(channels, cursor, limit))
+        found: tuple[list[bytes], Any] = self._link.call("pull", lambda: self._store.pull(channels, cursor, limit))
         if not found[0] and wait > 0:
             space = self._link.server.space
-            self._link.server.turns.rest(
-                wait, lambda: any(number > cursor and channel in channels for number, channel, _, _ in space.control)
-            )
-        return found
 
-    def close(self) -> None:
-        self._bus.close()
+            def there() -> float | None:
+                is_there = any(number > cursor and channel in channels for number, channel, _, _ in space.control)
+                return float("-inf") if is_there else None
+
+            self._link.server.turns.rest(max(wait, _LISTENS_FOR), there)
+        return found
 
 
 # ---------------------------------------------------------------- as the journal has it

@@ -16,17 +16,19 @@ from stem_actors.executors.child import Codec
 from stem_actors.executors.process import ExecutorProcess
 from stem_actors.ports import Stores
 from stem_actors.supervision.base import StemActor
-from stem_actors.supervision.context import ActorContext, ActorFactory
+from stem_actors.supervision.context import ActorContext, ActorFactory, Report
 from stem_actors.supervision.stepper import Stepper
 from stem_actors.supervision.tree import Tree
 from stem_actors.testing.executors import SimulatedProcess, Site
 from stem_actors.testing.journal import Who
-from stem_actors.worker import Worker, WorkerOrders
+from stem_actors.worker import Worker
+from stem_actors.worker_orders import WorkerOrders
 
 __all__ = ["SimulatedWorker", "WorkerSite"]
 
 _STARTS_WITHIN = 0.2  # seconds an executor takes to start, at most
 _LOOK_AGAIN = 0.1
+_LONGEST_TICK = 0.2  # most ticks find nothing, and here each of them moves the clock
 
 
 class WorkerSite(Site, Protocol):
@@ -51,9 +53,10 @@ class SimulatedWorker(Worker):
         self._is_ending = False
         self.executors: list[SimulatedProcess] = []
         number = site.next_number()
+        self.pool_tick = min(_LONGEST_TICK, max(self.pool_tick, orders.settings.visibility_timeout / 20))
         incarnation = f"{orders.worker_id}#{number}"
         self.who = Who(incarnation, number, incarnation)
-        super().__init__(orders, site.stores_for(self.who), lambda status: None, clock=site.clock, inline=application)
+        super().__init__(orders, site.stores_for(self.who), None, clock=site.clock, inline=application)
         self._holder = incarnation  # not a random one
         self._is_inline = False  # hard limits can be enforced
         self._selector.close()  # nothing is waited for here
@@ -61,7 +64,15 @@ class SimulatedWorker(Worker):
         settings = orders.settings
         self._codec = Codec(partial(decode_envelope, max_bytes=settings.max_payload_bytes), encode_payload)
         chance = random.Random(f"{site.seed} {incarnation}")
-        self.tree = _Tree(self._children(), name="worker", on_event=self._on_event, turns=site.turns, seed=number, chance=chance)
+        self.tree = _Tree(
+            self._children(),
+            name="worker",
+            on_event=self._on_event,
+            turns=site.turns,
+            seed=number,
+            chance=chance,
+            on_end=self._tree_ended,
+        )
         self._tree = cast(Tree, self.tree)
 
     @property
@@ -133,9 +144,9 @@ class SimulatedWorker(Worker):
         else:
             self._gone(self._exit_code or 0)
 
-    def look(self) -> None:
-        """Its main thread's look around: a tree that has failed ends the process."""
-        if self._is_alive and self._exit_code is None and self.tree.reason is not None:
+    def _tree_ended(self) -> None:
+        """A tree that has failed ends the process."""
+        if self._is_alive and self._exit_code is None:
             self.end(70, f"its supervision tree ended: {self.tree.reason}")
 
     def killed(self) -> None:
@@ -167,8 +178,9 @@ class SimulatedWorker(Worker):
 class _Tree(Stepper):
     """A tree whose actors draw from the simulation's chance what they would draw from generators of their own."""
 
-    def __init__(self, *arguments: Any, chance: random.Random, **named: Any) -> None:
+    def __init__(self, *arguments: Any, chance: random.Random, on_end: Callable[[], None], **named: Any) -> None:
         self._chance = chance
+        self._on_end = on_end
         super().__init__(*arguments, **named)
 
     def launch(self, factory: ActorFactory, context: ActorContext) -> None:
@@ -181,3 +193,8 @@ class _Tree(Stepper):
             return actor
 
         super().launch(build, context)
+
+    def _hear(self, report: Report) -> None:
+        super()._hear(report)
+        if self.reason is not None:
+            self._on_end()

@@ -219,6 +219,8 @@ def test_dead_letters_are_listed_and_shown(shell: Shell, app: Stem) -> None:
         "priority": 0,
         "attempt": 1,
         "deaths": [],
+        "replayCount": 0,
+        "lastReplayAt": None,
         "maxRetries": 3,
         "visibilityTimeout": None,
         "queue": "default",
@@ -313,10 +315,12 @@ def test_heartbeats_are_shown_one_line_each(shell: Shell, app: Stem) -> None:
         "version": "1",
         "queues": [{"name": "default", "inflight": 3}],
         "extras": {"host": "h1", "pid": 42, "subscriptions": {"queues": ["default"]}, "state": "ready"},
+        "stale": True,
     }
     text = shell.out("stem", "worker", "status")
     assert re.search(
-        r"Worker web-1 \(namespace: stem\) @ \S+Z isolate=2 inflight=3 \[stale 4\ds\]\n  state: ready\n  queues: default\n", text
+        r"Worker web-1 \(namespace: stem\) @ \S+Z isolate=2 inflight=3 \[stale [4-9]\ds\]\n  state: ready\n  queues: default\n",
+        text,
     )
     assert re.search(r"Worker web-2 .* inflight=3\n", text)
     assert "stale" not in shell.out("stem", "worker", "status", "--heartbeat-interval", "5m")

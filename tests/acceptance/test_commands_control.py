@@ -42,7 +42,7 @@ def test_every_worker_answers_a_ping(cluster: Place) -> None:
     assert {reply["status"] for reply in replies} == {"ok"}
     assert len({reply["incarnation"] for reply in replies}) == 3
     assert replies[0]["payload"]["queue"] == "default"
-    assert replies[0]["payload"]["subscriptions"] == {"queues": ["default"]}
+    assert replies[0]["payload"]["subscriptions"] == {"queues": ["default"], "broadcasts": []}
     assert cluster.shell.out("stem", "worker", "ping", "-w", "n2-1").splitlines()[1].split(" | ")[1].strip() == "ok"
 
 

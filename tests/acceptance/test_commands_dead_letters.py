@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from stem_actors import Settings, Stem
+from stem_actors.codecs.msgpack import decode_delivery
+from stem_actors.model.outcome import DeadLetter, ErrorInfo, Failed
+from stem_actors.model.record import settlement
 from tests.fixtures import hand_worker
+from tests.fixtures.node import Place, eventually
+from tests.fixtures.redis_server import new_namespace, own_server, shared_url
 from tests.fixtures.shell import Shell
+from tests.fixtures.terminal import Terminal
 
 
-@pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path, {"STEM_LOG_FORMAT": "json"})
+@pytest.fixture(params=["sqlite", "redis"])
+def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Shell:
+    """On SQLite the commands find the database by default."""
+    shell = Shell(tmp_path, {"STEM_LOG_FORMAT": "json"})
+    if request.param == "redis":
+        shell.environ |= {"STEM_BROKER_URL": shared_url(), "STEM_NAMESPACE": new_namespace()}
+    return shell
 
 
 @pytest.fixture
 def app(shell: Shell) -> Iterator[Stem]:
-    """The application whose database the commands find by default."""
-    with Stem(settings=Settings(broker_url=f"sqlite:///{shell.directory}/stem.db")) as made:
+    """The application whose tasks the commands find."""
+    namespace = shell.environ.get("STEM_NAMESPACE", "stem")
+    url = shell.environ.get("STEM_BROKER_URL", f"sqlite:///{shell.directory}/stem.db")
+    with Stem(settings=Settings(broker_url=url, namespace=namespace)) as made:
         yield made
 
 
@@ -35,8 +50,31 @@ def bury(app: Stem, *names: str, queue: str = "default") -> list[str]:
     return ids
 
 
+def bury_many(app: Stem, count: int) -> None:
+    """So many dead letters, all of one moment or nearly so."""
+    broker = app.stores.broker
+
+    @app.task(name="invoices.send")
+    def send(number: int) -> None: ...
+
+    app.enqueue_many(send.call(number) for number in range(count))
+    intake = broker.open_intake(["default"], "hand#1")
+    try:
+        while count:
+            taken = [decode_delivery(handout) for handout in intake.receive(min(count, 500), 5.0)]
+            letter = DeadLetter("max-retries-exhausted")
+            broker.settle([settlement(each, Failed(ErrorInfo("ValueError", "no")), letter, {}) for each in taken])
+            count -= len(taken)
+    finally:
+        intake.close()
+
+
 def dead(app: Stem, queue: str = "default") -> set[str]:
     return {entry.id for entry in app.stores.broker.dead_letters(queue).entries}
+
+
+def dead_count(app: Stem) -> int:
+    return sum(depth.dead for depth in app.stores.broker.depths(["default"]))
 
 
 def pending(app: Stem) -> int:
@@ -116,9 +154,10 @@ def test_nothing_to_replay_is_fine(shell: Shell, app: Stem) -> None:
 
 
 def test_results_with_a_store_of_their_own_hear_of_a_replay(shell: Shell) -> None:
-    broker, results = f"sqlite:///{shell.directory}/stem.db", f"sqlite:///{shell.directory}/results.db"
-    shell.environ |= {"STEM_BROKER_URL": broker, "STEM_RESULT_BACKEND_URL": results}
-    with Stem(settings=Settings(broker_url=broker, result_backend_url=results)) as app:
+    broker = shell.environ.setdefault("STEM_BROKER_URL", f"sqlite:///{shell.directory}/stem.db")
+    results = shell.environ["STEM_RESULT_BACKEND_URL"] = f"sqlite:///{shell.directory}/results.db"
+    namespace = shell.environ.get("STEM_NAMESPACE", "stem")
+    with Stem(settings=Settings(broker_url=broker, result_backend_url=results, namespace=namespace)) as app:
         (task_id,) = bury(app, "a")
         shell.out("stem", "dlq", "replay", "-q", "default", "--yes")
         record = app.handle(task_id).status()
@@ -142,6 +181,95 @@ def test_dead_letters_are_removed_newest_first_when_limited(shell: Shell, app: S
     assert shell.json("stem", "dlq", "purge", "-q", "default", "--since", "2999-01-01", "--yes", "--json")["count"] == 0
     assert shell.json("stem", "dlq", "purge", "-q", "default", "--since", "2020-01-01", "--yes", "--json")["count"] == 1
     assert dead(app) == set()
+
+
+# ---------------------------------------------------------------- many of them
+
+
+@pytest.mark.timeout(240)  # a machine with much else to do takes its time for so many
+@pytest.mark.parametrize("action", ["replay", "purge"])
+def test_what_an_interrupted_command_says_it_did_is_what_it_did(shell: Shell, app: Stem, action: str) -> None:
+    there = 20_000 if action == "replay" else 5_000
+    while True:
+        bury_many(app, there)
+        waiting = pending(app)
+        process = shell.start("stem", "dlq", action, "-q", "default", "--limit", str(there), "--yes", "--json")
+        eventually(lambda: dead_count(app) < there or process.poll() is not None, 60, hint="the first step")  # noqa: B023
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        if dead_count(app) or there > 50_000:
+            break
+        there *= 2  # this test was held up for so long that all of them were done
+    assert process.returncode == 130, err
+    count = json.loads(out)["count"]
+    assert 0 < count < there
+    assert f"interrupted after {count:,} dead letters of {there:,}; the others are as they were" in err
+    line = json.loads(err.splitlines()[0])
+    assert (line["action"], line["count"]) == (f"dlq {action}", count)
+    assert (dead_count(app), pending(app) - waiting) == (there - count, count if action == "replay" else 0)
+
+
+def test_a_replay_of_many_goes_on_where_an_interrupted_one_ended(shell: Shell, app: Stem) -> None:
+    bury_many(app, 3000)
+    assert shell.json("stem", "dlq", "replay", "-q", "default", "--limit", "1200", "--yes", "--json")["count"] == 1200
+    assert (dead_count(app), pending(app)) == (1800, 1200)
+    done = shell.run("stem", "dlq", "replay", "-q", "default", "--limit", "20000", "--task", "invoices.send", "--yes")
+    assert done.stdout.splitlines()[0] == "replayed 1,800 dead letters of queue 'default'"
+    assert done.stdout.splitlines()[-1] == "and 1,790 more"
+    assert (dead_count(app), pending(app)) == (0, 3000)
+
+
+def test_a_replay_is_counted_once_by_the_workers(place: Place) -> None:
+    handle = place.app.enqueue_by_name("jobs.fail", max_retries=0)
+    node = place.start("--workers", "2")
+    eventually(lambda: handle.status().state.is_final, hint="its failure")
+    (letter,) = place.app.stores.broker.dead_letters("default").entries
+    assert (letter.reason, handle.status().state) == ("max-retries-exhausted", "failed")
+    place.shell.out("stem", "dlq", "replay", "-q", "default", "--yes")
+    eventually(lambda: node.metric("stem_replay_count_total", queue="default"), hint="the count")
+    eventually(lambda: node.metric("stem_dead_letters_total", queue="default") == 2, hint="its failing again")
+    assert node.metric("stem_replay_count_total") == 1
+    assert place.shell.json("stem", "dlq", "show", "-q", "default", "--id", handle.id)["envelope"]["replayCount"] == 1
+
+
+# ---------------------------------------------------------------- on a terminal
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 64, 2), ("\n", 64, 2), ("\x04", 64, 2), ("\x03", 130, 2)]
+)
+@pytest.mark.parametrize("action", ["replay", "purge"])
+@pytest.mark.parametrize("shell", ["sqlite"], indirect=True)
+def test_on_a_terminal_a_command_asks_first(shell: Shell, app: Stem, action: str, answer: str, code: int, left: int) -> None:
+    bury(app, "a", "b")
+    with closing(Terminal(shell, "stem", "dlq", action, "--queue", "default")) as terminal:
+        assert "2 dead letters of queue 'default'" in terminal.read_until("[y/N]")
+        assert dead_count(app) == 2
+        terminal.press(answer)
+        assert terminal.wait() == code, terminal.printed
+    assert dead_count(app) == left
+
+
+def test_a_long_replay_shows_a_terminal_how_far_it_is_and_ends_after_the_step_at_hand(tmp_path: Path) -> None:
+    command = ("stem", "dlq", "replay", "--queue", "default", "--limit", "5000")
+    with own_server() as server, Stem(settings=Settings(broker_url=server.url)) as app:
+        bury_many(app, 1200)
+        shell = Shell(tmp_path, {"STEM_BROKER_URL": server.url})
+        with closing(Terminal(shell, *command, environ={"NO_COLOR": "1"})) as terminal:
+            assert "Run 1,200 dead letters" in terminal.read_until("[y/N]")
+            os.kill(server.pid, signal.SIGSTOP)  # the first step takes until it goes on
+            try:
+                terminal.press("y\n")
+                assert "replaying 1,200 dead letters" in terminal.read_until("0 of 1,200")
+                terminal.press("\x03")
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            assert terminal.wait() == 130, terminal.printed
+            assert "interrupted after 500 dead letters of 1,200; the others are as they were" in terminal.printed
+        assert (dead_count(app), pending(app)) == (700, 500)
+
+
+# ---------------------------------------------------------------- mistakes
 
 
 @pytest.mark.parametrize(
@@ -176,7 +304,8 @@ def test_a_queue_is_emptied_but_for_what_runs(shell: Shell, app: Stem) -> None:
     done = shell.run("stem", "queue", "purge", "default", "--yes", "--json")
     assert json.loads(done.stdout) == {"queue": "default", "deadLetters": False, "count": 2}
     line = json.loads(done.stderr)
-    assert (line["action"], line["queue"], line["count"], line["namespace"]) == ("queue purge", "default", 2, "stem")
+    assert (line["action"], line["queue"], line["count"]) == ("queue purge", "default", 2)
+    assert line["namespace"] == app.settings.namespace
     depths = {depth.queue: depth for depth in app.stores.broker.depths()}
     assert (depths["default"].inflight, depths["default"].dead, depths["other"].pending) == (1, 1, 1)
     assert shell.out("stem", "queue", "purge", "default", "--dead-letters", "-y") == "removed 1 task from queue 'default'\n"

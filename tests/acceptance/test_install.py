@@ -33,7 +33,7 @@ def test_an_installed_stem_runs_a_task_from_an_empty_directory(tmp_path: Path) -
     run(home / "bin/pip", "install", "--quiet", "--disable-pip-version-check", source, timeout=240)
     assert re.fullmatch(r"stem \d+\.\d+\.\d+\n", run(home / "bin/stem", "--version"))
     assert "--visibility-timeout" in run(home / "bin/stem-node", "--help")
-    assert {page.name for page in (home / "share/man/man1").iterdir()} == {"stem.1", "stem-node.1", "stem-chaos.1"}
+    assert {page.name for page in (home / "share/man/man1").iterdir()} >= {"stem.1", "stem-node.1", "stem-chaos.1"}
     assert ".TH STEM" in (home / "share/man/man1/stem.1").read_text().upper()
     assert str(home) in run(home / "bin/python", "-c", "import stem_actors; print(stem_actors.__file__)")
 

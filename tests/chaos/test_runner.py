@@ -199,6 +199,14 @@ def built_in_app() -> str:
     return "stem_chaos.workload.all:app"
 
 
+def test_nodes_import_the_workloads_of_their_run_and_no_others(tmp_path: Path) -> None:
+    """A version that is replaced may not have what the newest of them needs."""
+    layout = Run(orders(tmp_path), untold)._layout(None)
+    assert layout.app == "stem_chaos.workload.tasks:app"
+    imported = layout.settings["STEM_TASKS"].split(",")
+    assert sorted(imported) == sorted({kind.__module__ for name, kind in built_in.WORKLOADS.items() if name in BRIEF.workloads})
+
+
 # ---------------------------------------------------------------- client and observer
 
 

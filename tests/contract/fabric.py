@@ -24,7 +24,7 @@ from stem_actors.model.outcome import Ack, Verdict
 from stem_actors.model.record import Settlement, TaskRecord
 from stem_actors.ports import Answer, Broker, Intake, Message, QueueDepth, ResultBackend, Stores
 from stem_actors.testing import ManualClock
-from tests.fixtures import redis_server
+from tests.fixtures import postgres_server, redis_server
 
 VISIBILITY = 30.0
 RESULT_TTL = 1000.0
@@ -81,6 +81,7 @@ class MemoryFabric(Fabric):
             space.broker(Retention(VISIBILITY, MAX_DEATHS, DEAD_LETTER_TTL, RESULT_TTL)),
             space.results(RESULT_TTL),
             space.revocations(),
+            space.pauses(),
             space.locks(),
             space.rate_limits(),
             space.heartbeats(),
@@ -102,7 +103,7 @@ class MemoryFabric(Fabric):
     def count_entries(self) -> int:
         space = self._space
         waiting = sum(len(messages) for levels in space.ready.values() for messages in levels.values())
-        own = (space.senders, space.names, space.locks, space.buckets, space.control)
+        own = (space.senders, space.names, space.claims, space.locks, space.buckets, space.semaphores, space.control)
         kept = (space.delayed, space.leased, *own, *space.dead.values())
         return waiting + sum(map(len, kept))
 
@@ -196,7 +197,54 @@ class RedisFabric(Fabric):
             redis_server.flush_namespace(client, self.prefix)
 
 
-FABRICS: dict[str, Callable[[Path], Fabric]] = {"memory": MemoryFabric, "sqlite": SqliteFabric, "redis": RedisFabric}
+class PostgresFabric(Fabric):
+    """The session's server and a schema of it, in namespaces of the test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.url = postgres_server.shared_url()
+        self.prefix = postgres_server.new_namespace()
+
+    def _open(self, namespace: str, clock: Clock) -> Stores:
+        return open_stores(
+            self.url,
+            namespace=f"{self.prefix}-{namespace}",
+            clock=clock,
+            visibility_timeout=VISIBILITY,
+            result_ttl=RESULT_TTL,
+            dead_letter_ttl=DEAD_LETTER_TTL,
+            max_deaths=MAX_DEATHS,
+        )
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """Past the adapter."""
+        return postgres_server.execute(self.url, sql, parameters)
+
+    def spoil_state(self, task_id: str) -> None:
+        self.execute(
+            "UPDATE stem.ready SET state = %s WHERE id = %s AND queue IN "
+            "(SELECT id FROM stem.queue WHERE namespace IN (SELECT id FROM stem.namespace WHERE name LIKE %s))",
+            (b"\xc1garbage", task_id, f"{self.prefix}-%"),
+        )
+
+    def count_entries(self) -> int:
+        tables = self.execute(
+            "SELECT table_name, bool_or(column_name = 'namespace') FROM information_schema.columns WHERE table_schema = 'stem' "
+            "AND table_name NOT IN ('result', 'migration', 'namespace') GROUP BY table_name"
+        )
+        mine = "namespace = (SELECT id FROM stem.namespace WHERE name = %s)"
+        of_queue = f"queue IN (SELECT id FROM stem.queue WHERE {mine})"
+        counts = (f"(SELECT count(*) FROM stem.{table} WHERE {mine if has_one else of_queue})" for table, has_one in tables)
+        ((count,),) = self.execute(f"SELECT {' + '.join(counts)}", [f"{self.prefix}-stem"] * len(tables))
+        return int(count)
+
+
+FABRICS: dict[str, Callable[[Path], Fabric]] = {
+    "memory": MemoryFabric,
+    "sqlite": SqliteFabric,
+    "redis": RedisFabric,
+    "postgres": PostgresFabric,
+}
 
 
 # ---------------------------------------------------------------- short forms

@@ -81,6 +81,23 @@ def test_a_delayed_replay_is_invisible_until_its_time(broker: Broker, clock: Man
     assert ids(take(broker)) == ["a"]
 
 
+def test_one_sweep_tells_how_many_dead_letters_were_replayed(broker: Broker, clock: ManualClock) -> None:
+    bury(broker, clock, "a", "b", "c")
+    publish(broker, message("d", queue="other"))
+    broker.settle([Settlement(each.lease, DeadLetter("why")) for each in take(broker, queues=["other"])])
+    broker.replay_dead_letters("default", dry_run=True)
+    assert broker.sweep().replayed == {}
+    broker.replay_dead_letters("default", limit=1)
+    broker.replay_dead_letters("default", limit=1, delay=10)
+    broker.replay_dead_letters("other")
+    clock.advance(1)
+    assert broker.sweep().replayed == {"default": 2, "other": 1}
+    broker.replay_dead_letters("default")
+    assert broker.sweep().replayed == {}, "this sweep is too early to do anything"
+    clock.advance(1)
+    assert broker.sweep().replayed == {"default": 1}
+
+
 def test_a_replay_can_be_limited_to_ids_to_a_time_and_to_a_number(broker: Broker, clock: ManualClock) -> None:
     bury(broker, clock, "a", "b")
     since = clock.now()

@@ -284,7 +284,26 @@ def test_lapses_alone_never_make_a_dead_letter(broker: Broker, clock: ManualCloc
     for _ in range(MAX_DEATHS + 2):
         take_one(broker)
         let_lapse(broker, clock)
-    assert take_one(broker).state == State(delivery_count=MAX_DEATHS + 3, lapses=MAX_DEATHS + 2)
+    assert take_one(broker).state == State(delivery_count=MAX_DEATHS + 3, lapses=1), "a later one counts where it was started"
+
+
+def test_a_delivery_that_lapsed_before_is_marked_or_has_only_waited(broker: Broker, clock: ManualClock) -> None:
+    publish(broker, "a")
+
+    def lapsed(is_marked: bool) -> State | None:
+        handout = take_one(broker)
+        if is_marked:
+            assert broker.mark_started(handout.lease) == Done()
+        let_lapse(broker, clock)
+        (again,) = take(broker)
+        settle(broker, again, Release())
+        return again.state
+
+    assert lapsed(is_marked=False) == State(delivery_count=2, lapses=1), "it may have run"
+    assert lapsed(is_marked=False) == State(delivery_count=4, lapses=1), "it has waited"
+    assert lapsed(is_marked=True) == State(delivery_count=6, lapses=2), "it ran, beside others"
+    assert lapsed(is_marked=False) == State(delivery_count=8, lapses=2), "it waited for another suspect"
+    assert lapsed(is_marked=True) == State(delivery_count=10, lapses=2, deaths=("lease lapsed",)), "it ran as a suspect"
 
 
 def test_body_and_signature_are_the_same_bytes_through_everything(broker: Broker, clock: ManualClock) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from stem_actors.adapters import open_stores
 from stem_actors.errors import ConfigError
+from stem_actors.ports import Revocation
 from stem_actors.testing import ManualClock
 from tests.contract.fabric import message, publish, take
 
@@ -22,7 +23,7 @@ def test_three_slashes_are_relative_and_four_absolute(tmp_path: Path, monkeypatc
     publish(relative.broker, "b")
     absolute = open_stores(f"file:///{tmp_path}/stem.db", clock=CLOCK)
     assert len(take(absolute.broker)) == 2
-    assert relative.names == dict.fromkeys(("broker", "results", "rate_limits"), f"sqlite:///{tmp_path}/stem.db")
+    assert relative.names == dict.fromkeys(("broker", "results", "revocations", "rate_limits"), f"sqlite:///{tmp_path}/stem.db")
     relative.close()
     absolute.close()
 
@@ -50,6 +51,34 @@ def test_results_can_be_switched_off(tmp_path: Path) -> None:
     assert stores.results is None
     assert not stores.settles_results
     stores.close()
+
+
+def test_revocations_are_kept_with_the_results_unless_they_have_a_place_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kept").mkdir()
+    places = {
+        (None, None): "stem.db",
+        ("none", None): "stem.db",
+        ("memory:", None): "stem.db",
+        ("sqlite:///results.db", None): "results.db",
+        ("sqlite:///results.db", "sqlite:///own.db"): "own.db",
+        (None, "file:///own.db"): "own.db",
+        (None, "own.db"): "own.db",
+        (None, f"{tmp_path}/own 1%.db"): "own 1%.db",
+        (None, f"{tmp_path}/kept/"): "kept/revokes.stem",
+        (None, "kept/"): "kept/revokes.stem",
+    }
+    for (backend_url, revoke_url), name in places.items():
+        stores = open_stores("sqlite:///stem.db", backend_url, revoke_url=revoke_url, clock=CLOCK)
+        assert stores.names["revocations"] == f"sqlite:///{tmp_path}/{name}"
+        (stored,) = stores.revocations.upsert_all([Revocation("a")])
+        again = open_stores(f"sqlite:///{tmp_path}/{name}".replace("%", "%25"), clock=CLOCK)
+        assert again.revocations.list_since() == [stored]
+        again.close()
+        stores.close()
+        (tmp_path / name).unlink()
 
 
 def test_nothing_is_created_before_it_is_used(tmp_path: Path) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
-import sysconfig
 import time
 import tomllib
 from collections.abc import Iterator
@@ -15,22 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from stem_actors.config import resolve
 from stem_actors.model.retry import DEFAULT_BACKOFF
-from stem_cli.parser import CommandParser, build_chaos_parser, build_node_parser, build_stem_parser
+from stem_cli.parser import CommandParser, build_chaos_parser, build_stem_parser
 from tests.docs.pages import ROOT, Block, blocks, commands, pages
+from tests.docs.reader import check_command, environ
 
-PROGRAMS = Path(sysconfig.get_path("scripts"))
 TUTORIAL = ROOT / "docs/tutorial/first-task.md"
 SHELLS = ("bash", "sh", "console", "shell")
 ALL = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in pages()]
 WITH_PYTHON = [param for param in ALL if any(block.language == "python" for block in blocks(Path(str(param.values[0]))))]
-
-
-def environ(**more: str) -> dict[str, str]:
-    """A reader's environment: our programs are found, no setting is made."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("STEM_", "PYTEST_"))}
-    return {**kept, "PATH": f"{PROGRAMS}:{os.environ['PATH']}", "NO_COLOR": "1", "STEM_ADMIN": "127.0.0.1:0", **more}
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON)
@@ -46,18 +37,6 @@ def test_every_command_in_a_page_is_one(page: Path) -> None:
         if block.language in SHELLS:
             for words in commands(block.text):
                 check_command(words, f"{page.name}:{block.line}")
-
-
-def check_command(words: list[str], where: str) -> None:
-    build = {"stem": build_stem_parser, "stem-node": build_node_parser, "stem-chaos": build_chaos_parser}[words[0]]
-    parser: CommandParser = build()
-    try:
-        parsed = vars(parser.parse_args(words[1:]))
-    except SystemExit as end:
-        if end.code == 0:  # --help, --version
-            return
-        pytest.fail(f"{where}: {' '.join(words)} does not parse")
-    resolve({**parsed, "config": None}, {})  # a value that does not fit raises and says so
 
 
 @pytest.mark.parametrize("page", ALL)

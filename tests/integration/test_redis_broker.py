@@ -342,7 +342,7 @@ def test_a_redis_url_that_is_not_understood_is_refused_without_its_secrets(url: 
 def test_names_of_redis_stores_hold_no_secrets() -> None:
     stores = open_stores("redis://user:secret@host:7000/3", "unix:///run/redis.sock?db=1", clock=SystemClock())
     named, results = "redis://host:7000/3", "unix:///run/redis.sock?db=1"
-    assert stores.names == {"broker": named, "results": results, "rate_limits": named}
+    assert stores.names == {"broker": named, "results": results, "revocations": results, "rate_limits": named}
     assert not stores.settles_results
     stores.close()
     assert open_stores("redis://host", "redis://user:x@host:6379/0", clock=SystemClock()).settles_results

@@ -474,7 +474,7 @@ def test_garbage_and_wrong_types_in_any_key_of_a_queue_stop_no_consumer(server: 
 NAMESPACE_KEYS = [
     *("queues", "names", "senders", "results", "result:a", "fences", "heartbeats", "lock:a"),
     *("control:number", "control:channels", "control:of:all"),
-    *("revocations", "revocations:order", "revocations:ends", "revocations:version"),
+    *("revocations", "revocations:order", "revocations:ends", "revocations:version", "pauses"),
 ]
 
 
@@ -494,6 +494,11 @@ def use_all_stores(stores: Stores) -> None:
     (revoked,) = stores.revocations.upsert_all([Revocation("a", issued_at=time.time(), expires_at=time.time() + 60)])
     assert revoked in stores.revocations.list_since()
     stores.revocations.prune_expired()
+
+    stores.pauses.pause(["a"], "a test")
+    assert ("a", "a test") in [(each.queue, each.reason) for each in stores.pauses.paused()]
+    stores.pauses.resume(["a"])
+    assert "a" not in [each.queue for each in stores.pauses.paused()]
 
     stores.heartbeats.put_heartbeat("w-1", {"workerId": "w-1"}, 60)
     assert {"workerId": "w-1"} in stores.heartbeats.list_heartbeats()
@@ -519,6 +524,7 @@ FIELDS = {
     "lock:a": ("owner", "fence", "expires"),
     "heartbeats": ("w-1", "w-2"),
     "revocations": ("a", "b"),
+    "pauses": ("a", "b"),
     "senders": ("sender-1",),
 }
 

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from stem_actors import Handle, TaskState
-from stem_actors.actors.messages import ShutdownMode
 from stem_actors.clock import SystemClock
 from stem_actors.errors import BrokerUnavailable, StorageFull
-from stem_actors.worker import Worker, WorkerOrders
+from stem_actors.model.shutdown import ShutdownMode
+from stem_actors.worker import Worker
+from stem_actors.worker_orders import WorkerOrders
 from stem_chaos.link import Proxy
 from tests.fixtures.fleet import SOURCE, Fleet, ProcessWorker, Reports
 from tests.fixtures.redis_server import RedisServer, own_server

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stem_actors import TaskCancelled, TaskFailed, TaskState
-from stem_actors.actors.messages import ShutdownMode
+from stem_actors.model.shutdown import ShutdownMode
 from tests.fixtures.fleet import Fleet
 from tests.fixtures.waiting import SOON, Journal, until
 

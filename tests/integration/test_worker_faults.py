@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from stem_actors import TaskFailed, TaskState
-from stem_actors.actors.messages import ShutdownMode
 from stem_actors.codecs.msgpack import decode_payload
 from stem_actors.executors.application import ApplicationSource
+from stem_actors.model.shutdown import ShutdownMode
 from stem_actors.ports import Broker
 from stem_actors.supervision.child import ChildSpec
 from stem_actors.worker import Worker

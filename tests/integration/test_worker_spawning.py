@@ -47,6 +47,10 @@ def test_the_brokers_refusal_reaches_the_task() -> None:
     assert spawning.same_id.enqueue().get(SOON) == "refused"
 
 
+def test_a_unique_task_that_is_enqueued_twice_is_one() -> None:
+    assert spawning.same_key.enqueue(1).get(SOON) == [1, True, False]
+
+
 def test_what_has_no_way_to_the_broker_says_so() -> None:
     assert "memory://" in spawning.revokes.enqueue().get(SOON)
     assert spawning.copies.enqueue().get(SOON) == 7

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from stem_actors import TaskCancelled, TaskFailed
-from stem_actors.actors.messages import ShutdownMode
 from stem_actors.executors.application import ApplicationSource
 from stem_actors.executors.child import Shape
 from stem_actors.executors.frames import EndKind, InterruptKind
 from stem_actors.executors.launcher import ExecutorLauncher
 from stem_actors.executors.process import ExecutorProcess
+from stem_actors.model.shutdown import ShutdownMode
 from tests.fixtures.fleet import Fleet
 from tests.fixtures.waiting import SOON, Journal, is_running, until
 from tests.integration.test_executor_process import CODEC, Executor

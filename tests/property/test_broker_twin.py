@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from stem_actors.model.delivery import Handout, State
 from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.outcome import Ack, DeadLetter, Defer, Release, Retry, Verdict
 from stem_actors.model.record import Settlement, TaskRecord
+from stem_actors.model.uniqueness import Claim
 from stem_actors.ports import Broker, Intake, Message, ResultBackend, Stores
 from stem_actors.testing import ManualClock
 from tests.contract.fabric import MemoryFabric, SqliteFabric
@@ -26,6 +28,8 @@ QUEUES = ("a", "b")
 HOLDERS = ("one", "two")
 SUBSCRIPTIONS = (("a",), ("b",), ("a", "b"))
 NAMED = ("named-1", "named-2")
+UNIQUE_KEYS = ("k", "l")
+CLAIMS = (Claim("k"), Claim("l"), Claim("k", replaces=True), Claim("k", lasts=600.0))
 
 delays = st.sampled_from([0.0, 0.0, 0.0, 0.5, 2.0])
 verdicts: st.SearchStrategy[Verdict] = st.one_of(
@@ -92,17 +96,20 @@ class BrokerTwin(RuleBasedStateMachine):
                 delays,
                 st.sampled_from([None, None, 4.0, 90.0]),
                 st.sampled_from([None, None, None, *NAMED]),
+                st.sampled_from([None, None, None, None, *CLAIMS]),
             ),
             min_size=1,
             max_size=8,
         ),
         sender=st.sampled_from(HOLDERS),
     )
-    def publish(self, parts: list[tuple[str, int, float, float | None, str | None]], sender: str) -> None:
+    def publish(self, parts: list[tuple[str, int, float, float | None, str | None, Claim | None]], sender: str) -> None:
         messages = [
-            Message(name or self.fresh_id(), queue, priority, b"body", delay, visibility, None, name is not None)
-            for queue, priority, delay, visibility, name in parts
+            Message(name or self.fresh_id(), queue, priority, b"body", delay, visibility, None, name is not None, claim)
+            for queue, priority, delay, visibility, name, claim in parts
         ]
+        if len({message.id for message in messages}) < len(messages):
+            messages = [replace(message, claim=None) for message in messages]  # the names are what is twice
         self.serial += 1
         self.published.append((sender, self.serial, messages))
         self.both(lambda stores: publication(stores.broker, sender, self.serial, messages))
@@ -158,6 +165,13 @@ class BrokerTwin(RuleBasedStateMachine):
         pair = self.pairs[-1 - which % len(self.pairs)]
         assert self.real.broker.mark_started(pair.real.lease) == self.twin.broker.mark_started(pair.twin.lease)
 
+    @precondition(lambda self: self.pairs)
+    @rule(count=st.integers(1, 4))
+    def end_claims(self, count: int) -> None:
+        some = self.pairs[-count:]
+        answers = self.real.broker.end_claims([pair.real.lease for pair in some])
+        assert answers == self.twin.broker.end_claims([pair.twin.lease for pair in some])
+
     # ------------------------------------------------------------ time and operators
 
     @rule(seconds=st.sampled_from([0.25, 1.0, 5.0, 700.0, 3700.0]))
@@ -193,6 +207,10 @@ class BrokerTwin(RuleBasedStateMachine):
     def purge_dead_letters(self, queue: str, limit: int | None, names: Sequence[str] | None) -> None:
         self.both(lambda stores: stores.broker.purge_dead_letters(queue, limit, None, names))
 
+    @rule(queue=st.sampled_from(QUEUES), key=st.sampled_from(UNIQUE_KEYS))
+    def free_claim(self, queue: str, key: str) -> None:
+        self.both(lambda stores: stores.broker.free_claim(queue, key))
+
     @rule()
     def purge_expired_records(self) -> None:
         self.both(lambda stores: results_of(stores).purge_expired())
@@ -211,15 +229,15 @@ def sight(stores: Stores) -> Any:
     held = [visible(handout) for holder in HOLDERS for handout in stores.broker.held(holder)]
     dead = [list(stores.broker.dead_letters(queue).entries) for queue in QUEUES]
     records = sorted(results_of(stores).list_records(limit=1000).items, key=lambda record: record.id)
-    return stores.broker.depths(), held, dead, records
+    claims = [stores.broker.claims(key) for key in UNIQUE_KEYS]
+    return stores.broker.depths(), held, dead, records, claims
 
 
-def publication(broker: Broker, sender: str, number: int, messages: Sequence[Message]) -> str:
+def publication(broker: Broker, sender: str, number: int, messages: Sequence[Message]) -> Mapping[str, str] | str:
     try:
-        broker.publish(sender, number, messages)
+        return broker.publish(sender, number, messages)
     except DuplicateTaskId:
         return "duplicate"
-    return "published"
 
 
 def visible(handout: Handout) -> tuple[Any, ...]:

@@ -105,8 +105,8 @@ class RedisTwin(base.BrokerTwin):
 
 def sight(stores: Stores) -> Any:
     """As `base.sight`, in an order that both know."""
-    depths, held, dead, records = base.sight(stores)
-    return depths, sorted(held, key=lambda each: each[1][0]), dead, records
+    depths, held, dead, records, claims = base.sight(stores)
+    return depths, sorted(held, key=lambda each: each[1][0]), dead, records, claims
 
 
 def is_alike(one: Any, other: Any) -> bool:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -55,13 +55,13 @@ class Harness:
         stores = open_stores(self.settings.broker_url, self.settings.result_backend_url, clock=SystemClock())
         publish = stores.broker.publish
 
-        def publish_or_fail(sender: str, number: int, messages: Sequence[Message]) -> None:
+        def publish_or_fail(sender: str, number: int, messages: Sequence[Message]) -> Mapping[str, str]:
             self.published.append((sender, number, len(messages)))
             failure = self.failures.pop(0) if self.failures else None
-            if not isinstance(failure, StorageFull):
-                publish(sender, number, messages)
+            others = {} if isinstance(failure, StorageFull) else publish(sender, number, messages)
             if failure is not None:
                 raise failure  # for a broker that is away: the message is stored, its answer is lost
+            return others
 
         stores.broker.publish = publish_or_fail  # type: ignore[method-assign]  # the fault between client and broker
         return stores

@@ -22,6 +22,23 @@ def test_nothing_given_means_the_defaults_of_the_reference() -> None:
     assert settings.admin_address == ("127.0.0.1", 9808)
 
 
+def test_revocations_have_a_url_or_a_path() -> None:
+    read = {
+        "redis://revokes/1": "redis://revokes/1",
+        "sqlite:////var/lib/stem.db": "sqlite:////var/lib/stem.db",
+        "file:///revokes.stem": "file:///revokes.stem",
+        "revokes.stem": "file:///revokes.stem",
+        "/var/lib/stem/what is gone": "file:////var/lib/stem/what%20is%20gone",
+        "/var/lib/stem/": "file:////var/lib/stem/revokes.stem",
+        "./": "file:///./revokes.stem",
+    }
+    for text, url in read.items():
+        assert resolve({}, {"STEM_REVOKE_STORE_URL": text}).settings.revoke_store_url == url
+    for wrong in ("file://revokes.stem", "amqp://host", "sqlite:stem.db", "redis://host:port"):
+        with pytest.raises(ConfigError, match=r"STEM_REVOKE_STORE_URL .* the path of a file, or a URL"):
+            resolve({}, {"STEM_REVOKE_STORE_URL": wrong})
+
+
 def test_flag_wins_over_variable_over_file_over_default(tmp_path: Path) -> None:
     file = tmp_path / "stem.toml"
     file.write_text('workers = 2\nconcurrency = 2\nname = "file"\nvisibility_timeout = "1m"\n')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import configparser
 import re
 import sys
 import tomllib
@@ -78,15 +77,6 @@ def test_commands_are_declared_and_exist() -> None:
     for target in scripts.values():
         module, _, function = target.partition(":")
         assert callable(getattr(import_module(module), function))
-
-
-def test_every_command_has_its_man_page() -> None:
-    wanted = [f"cli/man/{command}.1" for command in PYPROJECT["project"]["scripts"]]
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    built = [line.partition(":")[0] for line in setup["build_manpages"]["manpages"].split("\n") if line]
-    assert PYPROJECT["tool"]["setuptools"]["data-files"]["share/man/man1"] == wanted
-    assert built == wanted
 
 
 def test_the_parsers_stand_alone() -> None:

@@ -18,6 +18,7 @@ PUBLIC = [
     "Call",
     "ChildSpec",
     "ConfigError",
+    "DuplicateTask",
     "DuplicateTaskId",
     "Handle",
     "Middleware",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -122,8 +123,14 @@ class Calm:
         return self._troubled_before[position - 1] + min(at, self._ends[position - 1]) - self._begins[position - 1]
 
 
-def read_faults(history: History, is_wanted: Callable[[Window], bool] = lambda window: True) -> Faults:
+def read_faults(history: History, is_wanted: Callable[[Window], bool] | None = None) -> Faults:
     """The faults that took effect. What was tried and could not be done is none."""
+    faults = _all_faults(history)
+    return faults if is_wanted is None else Faults(filter(is_wanted, faults.windows))
+
+
+@lru_cache(maxsize=1)  # each checker asks for them
+def _all_faults(history: History) -> Faults:
     begun: dict[tuple[str, int, int], Operation] = {}
     windows: list[Window] = []
     for operation in history.of(Verb.FAULT):
@@ -133,7 +140,7 @@ def read_faults(history: History, is_wanted: Callable[[Window], bool] = lambda w
         elif (begin := begun.pop(key, None)) is not None and operation.phase is not Phase.FAIL:
             windows.append(_window([begin, operation], operation.at))
     windows += [_window([begin], float("inf")) for begin in begun.values()]
-    return Faults(filter(is_wanted, windows))
+    return Faults(windows)
 
 
 def _window(said: Sequence[Operation], end: float) -> Window:

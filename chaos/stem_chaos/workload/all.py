@@ -1,4 +1,4 @@
-"""Every built-in workload by name, and with `app` all their tasks: what the nodes of a run import."""
+"""Every built-in workload by name, and with `app` all their tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application that has the tasks of all built-in workloads. Each workload's file adds its own; `all.py` imports them."""
+"""The application of the built-in workloads. Each workload's file adds its tasks; a node imports those that its run needs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from stem_actors import Stem
 
 __all__ = ["APP", "app"]
 
-APP = "stem_chaos.workload.all:app"
+APP = "stem_chaos.workload.tasks:app"
 
 app = Stem()

@@ -6,6 +6,7 @@ from stem_actors.adapters.memory.broker import MemoryBroker
 from stem_actors.adapters.memory.control import MemoryControl
 from stem_actors.adapters.memory.heartbeats import MemoryHeartbeats
 from stem_actors.adapters.memory.locks import MemoryLocks
+from stem_actors.adapters.memory.pauses import MemoryPauses
 from stem_actors.adapters.memory.rate_limits import MemoryRateLimits
 from stem_actors.adapters.memory.results import MemoryResults
 from stem_actors.adapters.memory.revocations import MemoryRevocations
@@ -41,6 +42,9 @@ class MemorySpace:
 
     def revocations(self) -> MemoryRevocations:
         return MemoryRevocations(self.space)
+
+    def pauses(self) -> MemoryPauses:
+        return MemoryPauses(self.space)
 
     def locks(self) -> MemoryLocks:
         return MemoryLocks(self.space)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any, assert_never
@@ -28,6 +28,7 @@ from stem_actors.model.lapse import (
 )
 from stem_actors.model.outcome import Ack, DeadLetter, Defer, Release, Retry
 from stem_actors.model.record import Settlement, TaskRecord
+from stem_actors.model.uniqueness import HeldClaim, contend, is_kept_out
 from stem_actors.ports import Answer, DeadLetterPage, DeadTask, Done, Intake, Message, QueueDepth, Stale, Swept
 
 __all__ = ["MemoryBroker"]
@@ -46,23 +47,32 @@ class MemoryBroker:
 
     # ------------------------------------------------------------ producers
 
-    def publish(self, sender: str, number: int, messages: Sequence[Message]) -> None:
+    def publish(self, sender: str, number: int, messages: Sequence[Message]) -> Mapping[str, str]:
         space = self._space
         with space.changed:
             now = self.now()
             last, _ = space.senders.get(sender, (0, 0.0))
             if number <= last:
-                return
-            self._take_names([message.id for message in messages if message.is_chosen_id], now)
+                return space.answers.get(sender, {}) if number == last else {}
+            asked = [(message.id, message.queue, message.claim) for message in messages if message.claim is not None]
+            places = {(queue, claim.key) for _, queue, claim in asked}
+            held = {place: space.claims[place] for place in places if place in space.claims}
+            others = contend(asked, held, now)
+            stored = [message for message in messages if not is_kept_out(message.id, message.claim, others)]
+            self._take_names([message.id for message in stored if message.is_chosen_id], now)
             space.senders[sender] = (number, now)
-            for message in messages:
+            space.answers[sender] = others
+            space.claims.update(held)
+            for message in stored:
                 level = HIGHEST_PRIORITY - clamp_priority(message.priority)
+                key = message.claim.key if message.claim is not None and message.claim.lasts is None else None
                 waiting = Waiting(
                     *(message.queue, level, message.id, message.is_chosen_id, message.visibility_timeout, now),
-                    *(State(), message.sig, message.body),
+                    *(State(), message.sig, message.body, key),
                 )
                 self._put(waiting, message.delay, now)
             space.changed.notify_all()
+            return others
 
     def _take_names(self, ids: Sequence[str], now: float) -> None:
         names = self._space.names
@@ -114,6 +124,7 @@ class MemoryBroker:
         match settlement.verdict:
             case Ack():
                 self._end_name(message, now)
+                self._end_claim(message)
             case Release():
                 released.append((settlement.lease.token, message))
             case Defer(delay) | Retry(delay):
@@ -136,10 +147,17 @@ class MemoryBroker:
     def _bury(self, message: Waiting, reason: str, meta: Mapping[str, Any], now: float) -> None:
         self._space.dead[message.queue].append(Dead(message, reason, dict(meta), now))
         self._end_name(message, now)
+        self._end_claim(message)
 
     def _end_name(self, message: Waiting, now: float) -> None:
         if message.is_named:
             self._space.names[message.id] = now
+
+    def _end_claim(self, message: Waiting) -> None:
+        if message.claim is not None:
+            held = self._space.claims.get((message.queue, message.claim))
+            if held is not None and held.owner == message.id:
+                del self._space.claims[message.queue, message.claim]
 
     def extend(self, leases: Sequence[Lease]) -> list[Answer]:
         answers: list[Answer] = []
@@ -168,6 +186,14 @@ class MemoryBroker:
             held.is_started = True
             return Done()
 
+    def end_claims(self, leases: Sequence[Lease]) -> list[Answer]:
+        with self._space.changed:
+            found = [self._held(lease) for lease in leases]
+            for held in found:
+                if held is not None:
+                    self._end_claim(held.message)
+            return [Stale() if held is None else Done() for held in found]
+
     # ------------------------------------------------------------ sweeping
 
     def sweep(self) -> Swept:
@@ -187,8 +213,9 @@ class MemoryBroker:
                 self._bury(message._replace(state=fate.state), POISON, fate.meta, now)
                 self._record(poison_record(message.id, message.queue, fate, current_record(space, message.id, now)), now)
             expired = self._forget(now)
+            replayed, space.replayed = space.replayed, Counter()
             space.changed.notify_all()
-            return Swept(promoted, len(fates) - len(poisoned), len(poisoned), expired, _next_due(space))
+            return Swept(promoted, len(fates) - len(poisoned), len(poisoned), expired, _next_due(space), replayed=replayed)
 
     def _visibility(self, message: Waiting) -> float:
         return self._retention.visibility_timeout if message.visibility is None else message.visibility
@@ -199,6 +226,8 @@ class MemoryBroker:
     def _forget(self, now: float) -> int:
         space = self._space
         space.senders = {name: last for name, last in space.senders.items() if last[1] > now - SENDER_KEPT}
+        space.answers = {name: others for name, others in space.answers.items() if others and name in space.senders}
+        space.claims = {place: held for place, held in space.claims.items() if held.stands(now)}
         space.names = {name: ended for name, ended in space.names.items() if ended is None or ended > now - NAME_KEPT}
         space.control = [message for message in space.control if message[3] > now]
         before = sum(map(len, space.dead.values()))
@@ -236,9 +265,21 @@ class MemoryBroker:
             purged += [message for _, message in space.delayed if message.queue == queue]
             space.delayed = [(due, message) for due, message in space.delayed if message.queue != queue]
             for message in purged:
+                self._end_claim(message)
                 if message.is_named:
                     space.names.pop(message.id, None)
             return len(purged) + (self.purge_dead_letters(queue) if dead_letters else 0)
+
+    def claims(self, key: str, queue: str | None = None) -> list[HeldClaim]:
+        with self._space.changed:
+            now, held = self.now(), self._space.claims.values()
+            found = [each for each in held if each.key == key and queue in (None, each.queue) and each.stands(now)]
+        return sorted(found)
+
+    def free_claim(self, queue: str, key: str) -> bool:
+        with self._space.changed:
+            held = self._space.claims.pop((queue, key), None)
+            return held is not None and held.stands(self.now())
 
     def dead_letters(self, queue: str, limit: int = 50, offset: int = 0, since: float | None = None) -> DeadLetterPage:
         limit, offset = max(0, limit), max(0, offset)
@@ -267,6 +308,8 @@ class MemoryBroker:
                 self._remove(queue, chosen)
                 for letter in chosen:
                     self._revive(letter, delay)
+                if chosen:
+                    self._space.replayed[queue] += len(chosen)
                 self._space.changed.notify_all()
         return [_dead_task(letter) for letter in chosen]
 
@@ -291,10 +334,11 @@ class MemoryBroker:
         return len(chosen)
 
     def _selected(self, queue: str, since: float | None, ids: Sequence[str] | None) -> list[Dead]:
+        wanted = None if ids is None else set(ids)
         return [
             letter
             for letter in self._space.dead.get(queue, ())
-            if (since is None or letter.dead_at >= since) and (ids is None or letter.message.id in ids)
+            if (since is None or letter.dead_at >= since) and (wanted is None or letter.message.id in wanted)
         ]
 
     def _remove(self, queue: str, letters: Sequence[Dead]) -> None:

@@ -1,9 +1,9 @@
-"""The last snapshot of each worker, in memory."""
+"""The last snapshot of each worker, in memory: packed, so that it is nobody else's."""
 
 from __future__ import annotations
 
+import marshal
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any
 
 from stem_actors.adapters.memory.space import Space
@@ -21,14 +21,13 @@ class MemoryHeartbeats:
         with self._space.changed:
             now = self._space.clock.now()
             live = {worker: entry for worker, entry in self._space.heartbeats.items() if entry[1] > now}
-            self._space.heartbeats = live | {worker_id: (deepcopy(dict(snapshot)), now + ttl)}
+            self._space.heartbeats = live | {worker_id: (marshal.dumps(dict(snapshot)), now + ttl)}
 
     def list_heartbeats(self) -> list[dict[str, Any]]:
         with self._space.changed:
             now = self._space.clock.now()
-            return [
-                deepcopy(snapshot) for _, (snapshot, expires_at) in sorted(self._space.heartbeats.items()) if expires_at > now
-            ]
+            live = [packed for _, (packed, expires_at) in sorted(self._space.heartbeats.items()) if expires_at > now]
+            return [marshal.loads(packed) for packed in live]
 
     def close(self) -> None:
         """Nothing to close."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from stem_actors.clock import Clock
+from stem_actors.model.concurrency import Semaphore
 from stem_actors.model.delivery import State
 from stem_actors.model.lapse import Watch
 from stem_actors.model.rate import Bucket
 from stem_actors.model.record import TaskRecord
-from stem_actors.ports import Lock, Revocation
+from stem_actors.model.uniqueness import HeldClaim
+from stem_actors.ports import Lock, Pause, Revocation
 
 __all__ = ["Dead", "Held", "Space", "Waiting"]
 
@@ -21,7 +23,10 @@ T = TypeVar("T")
 
 
 class Waiting(NamedTuple):
-    """A message that nobody holds. `level`: 9 − priority; `since`: waiting since; `state` None: cannot be read."""
+    """A message that nobody holds. `level`: 9 − priority; `since`: waiting since; `state` None: cannot be read.
+
+    `claim`: the key that it holds until its end.
+    """
 
     queue: str
     level: int
@@ -32,6 +37,7 @@ class Waiting(NamedTuple):
     state: State | None
     sig: bytes | None
     body: bytes
+    claim: str | None = None
 
 
 @dataclass(slots=True)
@@ -62,15 +68,20 @@ class Space:
     delayed: list[tuple[float, Waiting]] = field(default_factory=list)  # by due time, then by arrival
     leased: dict[int | str, Held] = field(default_factory=dict)  # in the order of hand-out
     dead: dict[str, list[Dead]] = field(default_factory=lambda: defaultdict(list))  # oldest first
+    replayed: Counter[str] = field(default_factory=Counter)  # by queue, since a sweep last told
     senders: dict[str, tuple[int, float]] = field(default_factory=dict)
+    answers: dict[str, Mapping[str, str]] = field(default_factory=dict)  # what senders of unique messages were last told
+    claims: dict[tuple[str, str], HeldClaim] = field(default_factory=dict)  # by queue and key
     names: dict[str, float | None] = field(default_factory=dict)  # chosen ids and when their task ended
     watch: Watch | None = None
 
     records: dict[str, tuple[TaskRecord, float]] = field(default_factory=dict)  # with their expiry
     revocations: dict[str, Revocation] = field(default_factory=dict)
+    pauses: dict[str, Pause] = field(default_factory=dict)
     locks: dict[str, tuple[Lock, float]] = field(default_factory=dict)
     buckets: dict[str, Bucket] = field(default_factory=dict)
-    heartbeats: dict[str, tuple[dict[str, Any], float]] = field(default_factory=dict)
+    semaphores: dict[str, Semaphore] = field(default_factory=dict)
+    heartbeats: dict[str, tuple[bytes, float]] = field(default_factory=dict)
     control: list[tuple[int, str, bytes, float]] = field(default_factory=list)
     last_number: int = 0
 

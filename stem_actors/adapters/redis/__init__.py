@@ -10,15 +10,15 @@ from stem_actors.adapters.redis.control import RedisControl
 from stem_actors.adapters.redis.endpoint import Endpoint
 from stem_actors.adapters.redis.heartbeats import RedisHeartbeats
 from stem_actors.adapters.redis.locks import RedisLocks
+from stem_actors.adapters.redis.pauses import RedisPauses
 from stem_actors.adapters.redis.rate_limits import RedisRateLimits
 from stem_actors.adapters.redis.results import RedisResults
 from stem_actors.adapters.redis.revocations import RedisRevocations
 from stem_actors.adapters.redis.server import ServerReport, examine
-from stem_actors.adapters.redis.tls import HandshakeFailed
 from stem_actors.clock import Clock
 from stem_actors.model.lapse import Retention
 
-__all__ = ["Endpoint", "HandshakeFailed", "RedisSpace", "ServerReport", "look_at"]
+__all__ = ["Endpoint", "RedisSpace", "ServerReport", "look_at"]
 
 
 class RedisSpace:
@@ -36,6 +36,9 @@ class RedisSpace:
 
     def revocations(self) -> RedisRevocations:
         return RedisRevocations(self.server, self._namespace)
+
+    def pauses(self) -> RedisPauses:
+        return RedisPauses(self.server, self._namespace)
 
     def locks(self) -> RedisLocks:
         return RedisLocks(self.server, self._namespace)

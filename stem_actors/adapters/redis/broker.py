@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgpack
+
 from stem_actors.adapters.redis.connection import Call, Script, Server
 from stem_actors.adapters.redis.dead_letters import DeadLetters
 from stem_actors.adapters.redis.entries import handout, split_token
@@ -23,6 +25,7 @@ from stem_actors.model.delivery import Handout, Lease
 from stem_actors.model.envelope import clamp_priority
 from stem_actors.model.lapse import Retention
 from stem_actors.model.record import Settlement
+from stem_actors.model.uniqueness import Duplicate, HeldClaim
 from stem_actors.ports import Answer, DeadLetterPage, DeadTask, Done, Intake, Message, QueueDepth, Refused, Stale, Swept
 
 __all__ = ["RedisBroker"]
@@ -54,28 +57,38 @@ class RedisBroker:
 
     # ------------------------------------------------------------ producers
 
-    def publish(self, sender: str, number: int, messages: Sequence[Message]) -> None:
-        """As `Broker.publish`; of more than 1,000 messages each thousand is a step, and a repetition adds what is missing."""
+    def publish(self, sender: str, number: int, messages: Sequence[Message]) -> Mapping[str, str]:
+        """As `Broker.publish`; of more than 1,000 messages each thousand is a step, and a repetition adds what is missing.
+
+        What claims came to is remembered of the last step only.
+        """
         queues = list(dict.fromkeys(message.queue for message in messages))
         place = {queue: at for at, queue in enumerate(queues, 1)}
         chosen = [message.id for message in messages if message.is_chosen_id]
         self._register(queues)
         keys = [self._keys.senders, self._keys.names, *map(self._keys.meta, queues)]
+        others: dict[str, str] = {}
         for part, start in enumerate(range(0, max(1, len(messages)), MOST_AT_ONCE)):
             some = messages[start : start + MOST_AT_ONCE]
             names = chosen if part == 0 else []
-            arguments: list[Any] = [self._server.given, sender, number * 1_000_000 + part, len(names), *names]
+            claims = _claims(some, place)
+            arguments: list[Any] = [self._server.given, sender, number * 1_000_000 + part, len(names), len(claims) // 6]
+            arguments += (*names, *claims)
             arguments += _shortest(some, queues)
             arguments += _runs(some, place)
             try:
                 taken = self._publish(keys, arguments)
             except UnicodeEncodeError as error:
                 raise PayloadError(f"Redis takes no such message: {error}; none of the batch was stored.") from error
-            if taken:
+            if isinstance(taken, list):
+                ids = [each.decode() for each in taken]
+                others.update(zip(ids[::2], ids[1::2], strict=True))
+            elif taken:
                 raise DuplicateTaskId(
                     f"the id {taken.decode()!r} belongs to a task that is pending or ended less than an hour ago; "
                     "nothing was enqueued."
                 )
+        return others
 
     def _publish(self, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         if self._server.endpoint.wait_replicas:
@@ -123,6 +136,10 @@ class RedisBroker:
         return answers
 
     def extend(self, leases: Sequence[Lease]) -> list[Answer]:
+        return self._of_lanes("extend", [self._server.given], leases)
+
+    def _of_lanes(self, script: str, first_arguments: Sequence[Any], leases: Sequence[Lease]) -> list[Answer]:
+        """Run a script about leases, of one lane at a time; it says of each whether it is held."""
         groups: dict[tuple[str, str, str], list[tuple[int, str]]] = defaultdict(list)
         for at, lease in enumerate(leases):
             lane, entry_id, _ = split_token(lease.token)
@@ -133,13 +150,8 @@ class RedisBroker:
                 some = members[start : start + MOST_AT_ONCE]
                 ids = [entry_id for _, entry_id in some]
                 first, last = bounds(ids)
-                calls.append(
-                    Call(
-                        Script.named("extend"),
-                        [self._keys.meta(queue)],
-                        [self._server.given, holder, lane, first, last, *ids],
-                    )
-                )
+                arguments = [*first_arguments, holder, lane, first, last, *ids]
+                calls.append(Call(Script.named(script), [self._keys.meta(queue)], arguments))
                 places.append([at for at, _ in some])
         answers: list[Answer] = [_STALE] * len(leases)
         for some_places, held in zip(places, self._server.run_all(calls) if calls else [], strict=True):
@@ -171,6 +183,19 @@ class RedisBroker:
         lane, entry_id, _ = split_token(lease.token)
         is_held = self._server.run(Script.named("mark"), [self._keys.meta(lease.queue)], [lease.holder, lane, entry_id])
         return _DONE if is_held else _STALE
+
+    def end_claims(self, leases: Sequence[Lease]) -> list[Answer]:
+        return self._of_lanes("unclaim", [], leases)
+
+    def claims(self, key: str, queue: str | None = None) -> list[HeldClaim]:
+        now = self.now()
+        names = self._sweeper.queues() if queue is None else [queue]
+        found = [_held_claim(name, key, self._server.command("GET", self._keys.claim(name, key))) for name in names]
+        return [each for each in found if each is not None and each.stands(now)]
+
+    def free_claim(self, queue: str, key: str) -> bool:
+        held = _held_claim(queue, key, self._server.command("GETDEL", self._keys.claim(queue, key)))
+        return held is not None and held.stands(self.now())
 
     def sweep(self) -> Swept:
         return self._sweeper.sweep()
@@ -221,6 +246,29 @@ class RedisBroker:
             for intake in self._intakes:
                 intake.close()
             self._server.detach()
+
+
+def _claims(messages: Sequence[Message], place: Mapping[str, int]) -> list[Any]:
+    """What messages claim, as `publish.lua` takes it."""
+    arguments: list[Any] = []
+    for at, message in enumerate(messages, 1):
+        if message.claim is not None:
+            key, replaces, lasts = message.claim
+            ends = "" if lasts is None else max(1, round(lasts * 1000))
+            arguments += (at, place[message.queue], key, message.id, "1" if replaces else "", ends)
+    return arguments
+
+
+def _held_claim(queue: str, key: str, value: bytes | None) -> HeldClaim | None:
+    """A claim as `publish.lua` keeps it; None for what somebody else wrote."""
+    if value is None:
+        return None
+    try:
+        owner, since, until, count, kept = msgpack.unpackb(value)
+        duplicates = [Duplicate(task_id, at / 1000) for task_id, at in zip(kept[::2], kept[1::2], strict=True)]
+        return HeldClaim(queue, key, owner, since / 1000, until / 1000 if until else None, count, tuple(duplicates))
+    except (ValueError, TypeError):
+        return None
 
 
 def _shortest(messages: Sequence[Message], queues: Sequence[str]) -> list[int | str]:

@@ -10,7 +10,7 @@ import msgpack
 from stem_actors.adapters.redis.connection import Script, Server
 from stem_actors.adapters.redis.entries import read_entry
 from stem_actors.adapters.redis.keys import Keys
-from stem_actors.adapters.redis.results import packed_record, read_record
+from stem_actors.adapters.redis.results import packed_record, read_records
 from stem_actors.model.delivery import pack_state
 from stem_actors.model.lapse import replay_record
 from stem_actors.ports import DeadLetterPage, DeadTask
@@ -62,14 +62,16 @@ class DeadLetters:
         now = self._server.now()
         keys = [self._keys.meta(queue), self._keys.names, self._keys.results]
         arguments: list[Any] = [self._server.given, round(delay * 1000) if delay > 0 else 0, self._ttl_ms]
+        pairs = list(self._pairs(queue, members))
+        ids = [task.id for _, task in pairs]
+        records = read_records(self._server, self._keys, ids) if self._ttl_ms else [None] * len(pairs)
         tasks = []
-        for member, task in self._pairs(queue, members):
+        for (member, task), before in zip(pairs, records, strict=True):
             state, record = b"", b""
             if task.state is not None:
                 after = task.state.replayed(now)
                 state = pack_state(after)
                 if self._ttl_ms:
-                    before = read_record(self._server, self._keys, task.id)
                     record = packed_record(replay_record(task.id, queue, after, task.reason, delay, before))
                     keys.append(self._keys.result(task.id))
             arguments += (member[0], state, record)

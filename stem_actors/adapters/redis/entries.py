@@ -10,11 +10,15 @@ from stem_actors.model.lapse import counted, readable
 
 __all__ = ["Entry", "handout", "read_entry", "split_token"]
 
+CLAIMS = "*"
 _FIRST = counted(b"")
 
 
 class Entry(NamedTuple):
-    """A message as it is stored. `visibility` None: the broker's; `handouts`: those that `state` does not count."""
+    """A message as it is stored. `visibility` None: the broker's; `handouts`: those that `state` does not count.
+
+    `claims`: it holds a key until its end.
+    """
 
     id: str
     visibility: float | None
@@ -23,6 +27,7 @@ class Entry(NamedTuple):
     state: bytes
     body: bytes
     sig: bytes | None
+    claims: bool = False
 
     def counted_state(self, more: int) -> State | None:
         """Its state with `more` hand-outs than are stored; None when it cannot be read."""
@@ -48,6 +53,7 @@ def read_entry(fields: Sequence[bytes], stand_in: str) -> Entry:
             known.get(b"s", b""),
             known[b"b"],
             known.get(b"g"),
+            b"u" in known,
         )
     except (KeyError, ValueError, TypeError, AttributeError):
         body = fields[1] if len(fields) == 2 else b"\n".join(fields)
@@ -66,15 +72,15 @@ def handout(
             return Handout(lease, header[4].decode(errors="replace"), fields[3], _FIRST)
     token = f"{lane} {entry_id.decode()}"
     entry = read_entry(fields, token)
-    if entry.is_named:
-        token = f"{token} {entry.id}"
+    if entry.is_named or entry.claims:
+        token = f"{token} {CLAIMS if entry.claims else ''}{entry.id if entry.is_named else ''}"
     lasting = usual if entry.visibility is None else entry.visibility
     lease = Lease(token, holder, queue, lasting, asked_at + lasting - age)
     return Handout(lease, entry.id, entry.body, entry.counted_state(1), entry.sig)
 
 
 def split_token(token: int | str) -> tuple[str, str, str]:
-    """Lane, entry id, and the task's id where its producer chose it, else nothing."""
+    """Lane, entry id, and the task's id where its producer chose it, else nothing; `CLAIMS` before that where it holds a key."""
     lane, _, rest = str(token).partition(" ")
     entry_id, _, name = rest.partition(" ")
     return lane, entry_id, name

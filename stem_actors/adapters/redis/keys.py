@@ -27,6 +27,7 @@ _OF_NAMESPACE = {
     "revocations:order": "zset",
     "revocations:ends": "zset",
     "revocations:version": "string",
+    "pauses": "hash",
     "heartbeats": "hash",
     "control:channels": "zset",
     "control:number": "string",
@@ -48,6 +49,7 @@ class Keys:
         self.revocation_order = f"{prefix}revocations:order"
         self.revocation_ends = f"{prefix}revocations:ends"
         self.revocation_version = f"{prefix}revocations:version"
+        self.pauses = f"{prefix}pauses"
         self.heartbeats = f"{prefix}heartbeats"
         self.control_channels = f"{prefix}control:channels"
         self.control_number = f"{prefix}control:number"
@@ -59,6 +61,10 @@ class Keys:
 
     def meta(self, name: str) -> str:
         return f"{self._prefix}{{{name.translate(_HIDDEN)}}}:meta"
+
+    def claim(self, name: str, key: str) -> str:
+        """Who holds a key of a queue, as long as anybody does."""
+        return f"{self.queue(name)}unique:{key}"
 
     def result(self, task_id: str) -> str:
         return f"{self._prefix}result:{task_id}"
@@ -73,6 +79,14 @@ class Keys:
     def rate(self, key: str) -> str:
         return f"{self._prefix}rate:{key}"
 
+    def places(self, key: str) -> str:
+        """Who holds the places of a concurrency limit."""
+        return f"{self._prefix}places:{key}"
+
+    def line(self, key: str) -> str:
+        """Who waits for them."""
+        return f"{self._prefix}line:{key}"
+
     def control(self, channel: str) -> str:
         """A control channel: the key of its stream, and the channel that tells of new entries."""
         return f"{self._prefix}control:of:{channel}"
@@ -85,8 +99,10 @@ def expected_types(keys: Iterable[str]) -> dict[str, str]:
         _, is_of_queue, name = key.rpartition("}:")
         if ":result:" in key:
             continue  # whatever it is, it is replaced
-        if ":rate:" in key:
+        if ":rate:" in key or ":line:" in key:
             types[key] = "string"
+        elif ":places:" in key:
+            types[key] = "zset"
         elif ":control:of:" in key:
             types[key] = "stream"
         elif ":lock:" in key:

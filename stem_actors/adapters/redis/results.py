@@ -20,7 +20,7 @@ from stem_actors.model.outcome import ErrorInfo
 from stem_actors.model.record import TaskRecord
 from stem_actors.ports import RecordPage
 
-__all__ = ["RedisResults", "listed", "packed_record", "read_record"]
+__all__ = ["RedisResults", "listed", "packed_record", "read_record", "read_records"]
 
 MOST_AT_ONCE = 1000
 PURGE_LIMIT = 5000  # records a call
@@ -109,15 +109,8 @@ class RedisResults:
             listener.close()
 
     def _final(self, task_ids: Sequence[str]) -> dict[str, TaskRecord]:
-        records = (record for record in self._read(task_ids) if record is not None)
+        records = (record for record in read_records(self._server, self._keys, task_ids) if record is not None)
         return {record.id: record for record in records if record.state.is_final}
-
-    def _read(self, task_ids: Sequence[str]) -> list[TaskRecord | None]:
-        if not task_ids:
-            return []
-        now = self._server.now()
-        values = self._server.command("MGET", *map(self._keys.result, task_ids))
-        return [_record(task_id, value, now) for task_id, value in zip(task_ids, values, strict=True)]
 
     def list_records(
         self, state: TaskState | None = None, queue: str | None = None, limit: int = 50, offset: int = 0
@@ -154,7 +147,8 @@ class RedisResults:
                     listed += [(int(known[b"t"]), task_id) for task_id in sorted(ids, reverse=True)]
             for start in range(0, len(listed), MOST_AT_ONCE):
                 some = listed[start : start + MOST_AT_ONCE]
-                for (written, _), record in zip(some, self._read([task_id for _, task_id in some]), strict=True):
+                records = read_records(self._server, self._keys, [task_id for _, task_id in some])
+                for (written, _), record in zip(some, records, strict=True):
                     if record is None or round(record.updated_at * 1000) != written:
                         continue
                     if written != yielded_of:
@@ -184,8 +178,16 @@ class RedisResults:
 
 def read_record(server: Server, keys: Keys, task_id: str) -> TaskRecord | None:
     """The record as it stands, unless its time is over."""
-    (value,) = server.command("MGET", keys.result(task_id))  # unlike GET it does not mind a key of another type
-    return _record(task_id, value, server.now())
+    return read_records(server, keys, [task_id])[0]
+
+
+def read_records(server: Server, keys: Keys, ids: Sequence[str]) -> list[TaskRecord | None]:
+    """Those of several tasks, in their order."""
+    if not ids:
+        return []
+    values = server.command("MGET", *map(keys.result, ids))  # unlike GET it does not mind a key of another type
+    now = server.now()
+    return [_record(task_id, value, now) for task_id, value in zip(ids, values, strict=True)]
 
 
 def listed(records: Iterable[TaskRecord]) -> str:

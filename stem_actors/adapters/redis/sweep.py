@@ -64,6 +64,7 @@ class Sweeper:
         queues = self.known_queues()
         promoted = reclaimed = poisoned = expired = 0
         dues, are_skipped = [], []
+        replayed: dict[str, int] = {}
         for start in range(0, len(queues), QUEUES_AT_ONCE):
             some = queues[start : start + QUEUES_AT_ONCE]
             arguments = [self._server.given, self._usual_ms, self._kept_ms]
@@ -78,6 +79,8 @@ class Sweeper:
                 if done:
                     promoted += done[0]
                     expired += done[1]
+                    if done[3]:
+                        replayed[queue] = done[3]
                     back, dead = self._reclaim(queue, done[2]) if done[2] else (0, 0)
                     reclaimed += back
                     poisoned += dead
@@ -85,7 +88,7 @@ class Sweeper:
         if are_skipped and all(are_skipped):
             return Swept(skipped=True, next_due=next_due)
         self._prune(queues)
-        return Swept(promoted, reclaimed, poisoned, expired, next_due)
+        return Swept(promoted, reclaimed, poisoned, expired, next_due, replayed=replayed)
 
     def _reclaim(self, queue: str, lapsed: Sequence[Any]) -> tuple[int, int]:
         """How many came back, how many were poison."""

@@ -9,6 +9,7 @@ from stem_actors.adapters.sqlite.connection import WRITE_DEADLINE, Database, Syn
 from stem_actors.adapters.sqlite.control import SqliteControl
 from stem_actors.adapters.sqlite.heartbeats import SqliteHeartbeats
 from stem_actors.adapters.sqlite.locks import SqliteLocks
+from stem_actors.adapters.sqlite.pauses import SqlitePauses
 from stem_actors.adapters.sqlite.rate_limits import SqliteRateLimits
 from stem_actors.adapters.sqlite.results import SqliteResults
 from stem_actors.adapters.sqlite.revocations import SqliteRevocations
@@ -40,6 +41,9 @@ class SqliteFile:
 
     def revocations(self) -> SqliteRevocations:
         return SqliteRevocations(self.database, self._namespace)
+
+    def pauses(self) -> SqlitePauses:
+        return SqlitePauses(self.database, self._namespace)
 
     def locks(self) -> SqliteLocks:
         return SqliteLocks(self.database, self._namespace)

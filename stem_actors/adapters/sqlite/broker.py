@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from operator import itemgetter
 from typing import assert_never
 
-from stem_actors.adapters.sqlite import moves
+from stem_actors.adapters.sqlite import claims, moves
 from stem_actors.adapters.sqlite.connection import CONTENT_ERRORS, Database, Row
 from stem_actors.adapters.sqlite.dead_letters import DeadLetters
 from stem_actors.adapters.sqlite.intake import SqliteIntake
@@ -29,6 +29,7 @@ from stem_actors.model.envelope import HIGHEST_PRIORITY, clamp_priority
 from stem_actors.model.lapse import NAME_KEPT, Retention, counted, repacked
 from stem_actors.model.outcome import Ack, DeadLetter, Defer, Release, Retry
 from stem_actors.model.record import Settlement
+from stem_actors.model.uniqueness import HeldClaim, is_kept_out
 from stem_actors.ports import Answer, DeadLetterPage, DeadTask, Done, Intake, Message, QueueDepth, Refused, Stale, Swept
 
 __all__ = ["SqliteBroker"]
@@ -76,14 +77,20 @@ class SqliteBroker:
 
     # ------------------------------------------------------------ producers
 
-    def publish(self, sender: str, number: int, messages: Sequence[Message]) -> None:
+    def publish(self, sender: str, number: int, messages: Sequence[Message]) -> Mapping[str, str]:
         namespace = self._namespace
         queues = {name: self._database.queue_id(namespace, name) for name in {message.queue for message in messages}}
+        is_unique = any(message.claim is not None for message in messages)
+        others: Mapping[str, str] = {}
         try:
             with self._database.write() as connection:
                 now = self.now()
                 if not _is_new(connection, namespace, sender, number, now):
-                    return
+                    return claims.answered(connection, namespace, sender, number) if is_unique else others
+                if is_unique:
+                    others = claims.contend_for(connection, [(each.id, queues[each.queue], each.claim) for each in messages], now)
+                    claims.remember(connection, namespace, sender, number, others, now)
+                    messages = [each for each in messages if not is_kept_out(each.id, each.claim, others)]
                 _take_names(connection, namespace, [message.id for message in messages if message.is_chosen_id], now)
                 moves.add_last(connection, [_moving(each, queues[each.queue], now) for each in messages if each.delay <= 0])
                 late = [(now + each.delay, _moving(each, queues[each.queue], now)) for each in messages if each.delay > 0]
@@ -91,6 +98,7 @@ class SqliteBroker:
         except CONTENT_ERRORS as error:
             raise PayloadError(f"SQLite takes no such message: {error}; none of the batch was stored.") from error
         self._database.wakeup.notify(self._work)
+        return others
 
     # ------------------------------------------------------------ consumers
 
@@ -210,6 +218,24 @@ class SqliteBroker:
             ).rowcount
         return _DONE if count else _STALE
 
+    def end_claims(self, leases: Sequence[Lease]) -> list[Answer]:
+        held: set[int | str] = set()
+        with self._database.write() as connection:
+            for holder, tokens in _by_holder(leases):
+                found, _ = moves.held_tokens(connection, holder, tokens)
+                claims.end_leased(connection, found)
+                held.update(json.loads(found))
+        return [_DONE if lease.token in held else _STALE for lease in leases]
+
+    def claims(self, key: str, queue: str | None = None) -> list[HeldClaim]:
+        with self._database.write(durable=False) as connection:
+            return claims.find(connection, self._namespace, key, queue, self.now())
+
+    def free_claim(self, queue: str, key: str) -> bool:
+        namespace = self._namespace
+        with self._database.write() as connection:
+            return claims.free(connection, namespace, queue, key, self.now())
+
     def sweep(self) -> Swept:
         swept = self._sweeper.sweep()
         if swept.promoted or swept.reclaimed:
@@ -250,6 +276,8 @@ class SqliteBroker:
         key = {"ready": "queue, level, rank", "delayed": "number"}[table]
         some = f"FROM {table} WHERE queue = ? ORDER BY {key} LIMIT {PURGE_CHUNK}"
         with self._database.write() as connection:
+            marked = f"SELECT queue, id FROM (SELECT queue, id, is_named {some}) WHERE {claims.IS_CLAIM}"
+            claims.end(connection, connection.execute(marked, (queue,)))
             connection.execute(
                 f"DELETE FROM named WHERE namespace = ? AND id IN (SELECT id FROM (SELECT id, is_named {some}) WHERE is_named)",
                 (namespace, queue),
@@ -307,7 +335,10 @@ class SqliteBroker:
 
 def _moving(message: Message, queue: int, now: float) -> Moving:
     level = HIGHEST_PRIORITY - clamp_priority(message.priority)
-    return Moving(queue, level, message.id, message.is_chosen_id, message.visibility_timeout, now, b"", message.sig, message.body)
+    mark = int(message.is_chosen_id)
+    if message.claim is not None and message.claim.lasts is None:
+        mark |= claims.MARK
+    return Moving(queue, level, message.id, mark, message.visibility_timeout, now, b"", message.sig, message.body)
 
 
 def _is_new(connection: sqlite3.Connection, namespace: int, sender: str, number: int, now: float) -> bool:
@@ -348,6 +379,7 @@ def _end_leases(connection: sqlite3.Connection, namespace: int, leases: Sequence
                 f"(SELECT id FROM leased WHERE is_named AND token IN {MANY})",
                 (now, namespace, found),
             )
+            claims.end_leased(connection, found)
         connection.execute(f"DELETE FROM leased WHERE token IN {MANY}", (found,))
         ended.update(json.loads(found))
     return ended

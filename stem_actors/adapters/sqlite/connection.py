@@ -50,7 +50,7 @@ CONTENT_ERRORS = (
 )
 
 APPLICATION_ID = 0x5374656D  # "Stem", in the file's header
-VERSION = 1  # of the schema: the last file in migrations/
+VERSION = 3  # of the schema: the last file in migrations/
 WRITE_DEADLINE = 3.0
 LOG_LIMIT = 32 * 2**20  # bytes
 

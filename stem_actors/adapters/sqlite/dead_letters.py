@@ -65,6 +65,8 @@ class DeadLetters:
             rows = connection.execute(query, selection).fetchall()
             _delete(connection, [row[6] for row in rows])
             messages = [self._revived(connection, queue, row, delay, now) for row in rows]
+            if rows:
+                connection.execute("UPDATE queue SET replayed = replayed + ? WHERE id = ?", (len(rows), rows[0][7]))
             if delay > 0:
                 moves.add_delayed(connection, self._namespace, [(now + delay, message) for message in messages])
             else:
@@ -74,7 +76,7 @@ class DeadLetters:
     def _revived(self, connection: sqlite3.Connection, queue: str, row: Row, delay: float, now: float) -> moves.Moving:
         """The message as it is queued again; its record and its name follow it."""
         task_id, body, raw, reason, _, _, _, queue_id, level, is_named, visibility, sig = row
-        if is_named:
+        if is_named & 1:
             connection.execute("INSERT OR REPLACE INTO named VALUES (?, ?, NULL)", (self._namespace, task_id))
         state = readable(raw)
         if state is not None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from stem_actors.adapters.sqlite import claims
 from stem_actors.adapters.sqlite.connection import Insertion
 from stem_actors.adapters.sqlite.sets import MANY, as_set
 
@@ -33,7 +34,10 @@ PROMOTE_LIMIT = 1000  # a transaction
 
 
 class Moving(NamedTuple):
-    """A message on its way between two tables. `since`: waiting since; `level`: 9 − priority."""
+    """A message on its way between two tables. `since`: waiting since; `level`: 9 − priority.
+
+    `is_named`: 1 where its producer chose the id; `claims.MARK` is added where it holds a key until its end.
+    """
 
     queue: int
     level: int
@@ -110,7 +114,7 @@ def add_dead(
     messages: Sequence[tuple[Moving, str, Mapping[str, Any]]],
     now: float,
 ) -> None:
-    """Each with its reason and the facts that go with it. Ends their names."""
+    """Each with its reason and the facts that go with it. Ends their names and claims."""
     _DEAD.run(
         connection,
         [
@@ -122,6 +126,7 @@ def add_dead(
         ],
     )
     end_names(connection, namespace, [each.id for each, _, _ in messages if each.is_named], now)
+    claims.end(connection, [(each.queue, each.id) for each, _, _ in messages if each.is_named & claims.MARK])
 
 
 def promote(connection: sqlite3.Connection, namespace: int, now: float) -> int:

@@ -61,7 +61,7 @@ class Sweeper:
         reclaimed, poisoned = self._take(connection, candidates, watch)
         expired = self._drop_dead_letters(connection, now)
         self._prune(connection, now)
-        return Swept(promoted, reclaimed, poisoned, expired)
+        return Swept(promoted, reclaimed, poisoned, expired, replayed=self._replayed(connection))
 
     @property
     def _last_sweep(self) -> tuple[str, tuple[int]]:
@@ -121,6 +121,13 @@ class Sweeper:
             "WHERE queue IN (SELECT id FROM queue WHERE namespace = ?) AND dead_at <= ? LIMIT ?)",
             (self._namespace, now - self._retention.dead_letter_ttl, TAKE_LIMIT),
         ).rowcount
+
+    def _replayed(self, connection: sqlite3.Connection) -> dict[str, int]:
+        of_ours = "queue WHERE namespace = ? AND replayed > 0"
+        counts = dict(connection.execute(f"SELECT name, replayed FROM {of_ours}", (self._namespace,)).fetchall())
+        if counts:
+            connection.execute("UPDATE queue SET replayed = 0 WHERE namespace = ? AND replayed > 0", (self._namespace,))
+        return counts
 
     def _prune(self, connection: sqlite3.Connection, now: float) -> None:
         if self._pruned_at is not None and 0 <= now - self._pruned_at < PRUNE_INTERVAL:

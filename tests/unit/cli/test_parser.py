@@ -68,7 +68,7 @@ def test_every_command_has_help_with_an_example(parser: argparse.ArgumentParser)
 @pytest.mark.parametrize("parser", [*COMMANDS, build_node_parser()], ids=lambda parser: parser.prog)
 def test_every_example_parses(parser: argparse.ArgumentParser) -> None:
     for line in re.findall(r"^  (stem(?:-node)? .*)$", parser.epilog or "", re.MULTILINE):
-        program, *words = shlex.split(line.partition(" > ")[0])
+        program, *words = shlex.split(re.split(r" [>|] ", line)[0])
         (build_node_parser() if program == "stem-node" else build_stem_parser()).parse_args(words)
 
 

@@ -31,7 +31,7 @@ from stem_actors.model.record import TaskRecord, running_record, settlement
 from tests.unit.model.values import LEASE, delivery_of
 
 ERROR = ErrorInfo("ValueError", "no", "Traceback …")
-STATE = State(attempt=1, delivery_count=4, lapses=1, replay_count=2)
+STATE = State(attempt=1, delivery_count=4, lapses=1)
 
 
 def record(outcome: Outcome, verdict: Verdict, **facts: Any) -> TaskRecord:
@@ -43,8 +43,17 @@ def record(outcome: Outcome, verdict: Verdict, **facts: Any) -> TaskRecord:
 def test_a_record_carries_the_counters_of_its_delivery() -> None:
     written = record(Succeeded(b"\x01"), Ack(), worker="w-1")
     assert (written.id, written.state, written.payload) == ("id-1", TaskState.SUCCEEDED, b"\x01")
-    assert written.precedence == Precedence(replay_count=2, attempt=1, delivery_count=4, finality=3)
+    assert written.precedence == Precedence(replay_count=0, attempt=1, delivery_count=4, finality=3)
     assert written.meta == {"task": "shop.mail", "queue": "default", "k": 1, "worker": "w-1"}
+
+
+@pytest.mark.parametrize(("outcome", "verdict"), [(Succeeded(b"\x01"), Ack()), (Failed(ERROR), Retry(1)), (Expired(), Ack())])
+def test_records_after_a_replay_go_on_telling_of_it(outcome: Outcome, verdict: Verdict) -> None:
+    replayed = STATE.replayed(1700000000.5)
+    written = settlement(delivery_of(replayed), outcome, verdict, {}).record
+    assert written is not None
+    assert written.precedence.replay_count == 1
+    assert (written.meta["replayCount"], written.meta["lastReplayAt"]) == (1, 1700000000500)
 
 
 def test_a_failure_to_be_retried_says_when_and_why() -> None:
@@ -75,9 +84,10 @@ def test_a_dead_letter_is_a_failure_with_its_reason(outcome: Outcome, reason: st
 
 
 def test_a_revoked_task_is_cancelled_and_says_by_whom() -> None:
-    written = record(Revoked("not needed", "ops"), Ack())
+    written = record(Revoked("not needed", "ops", 1_700_000_000.5), Ack())
     assert (written.state, written.error) == (TaskState.CANCELLED, ErrorInfo("TaskRevoked", "not needed"))
     assert (written.meta["revoked"], written.meta["revokedReason"], written.meta["revokedBy"]) == (True, "not needed", "ops")
+    assert written.meta["revokedAt"] == 1_700_000_000_500
 
 
 def test_an_expired_task_is_cancelled() -> None:

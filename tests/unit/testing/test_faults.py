@@ -66,7 +66,7 @@ def test_it_hits_while_there_are_to_be_faults_and_not_after() -> None:
     while not nemesis.is_over:
         nemesis.look()
         victims.now += 0.02
-    assert sum(victims.hits.values()) == pytest.approx(800, abs=150)  # some turns pass before each
+    assert sum(victims.hits.values()) == pytest.approx(1000, abs=150)
     assert set(victims.hits) == {"actor", "executor", "stop", "outage", "jump"}
     assert nemesis.next_due() is None
     before = dict(victims.hits)

@@ -73,6 +73,20 @@ def test_a_failure_says_which_schedule_it_was_and_shows_it_again(shop: Path) -> 
     assert pytest_in(shop, "test_shop.py::test_welcome", "--stem-schedules", "7").returncode == 0
 
 
+def test_parts_share_the_seeds_out(shop: Path) -> None:
+    (shop / "test_shop.py").write_text(
+        "import pytest\n"
+        "from shop import app, never\n\n\n"
+        "@pytest.mark.parametrize('part', range(2))\n"
+        "def test_never(stem_simulation, part):\n"
+        "    seeds = [run.seed for run in stem_simulation.schedules(app, 3, part=part)]\n"
+        "    assert seeds in ([[0, 1, 2], [3, 4, 5]][part], [4])\n"
+    )
+    done = pytest_in(shop, "test_shop.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert pytest_in(shop, "test_shop.py", "--stem-seed", "4").returncode == 0
+
+
 def story(output: str) -> list[str]:
     """What happened, from a report."""
     lines = output.splitlines()

@@ -81,7 +81,7 @@ def test_an_actor_that_rests_is_woken_by_a_message_and_by_what_it_looks_for(turn
     stock: list[str] = []
 
     def wait(self: StemActor) -> None:
-        turns.rest(10.0, lambda: bool(stock))
+        turns.rest(10.0, lambda: float("-inf") if stock else None)
         self.after(0.0, "looked")
 
     stepper.tell("a", Do(wait))
@@ -93,8 +93,9 @@ def test_an_actor_that_rests_is_woken_by_a_message_and_by_what_it_looks_for(turn
     notes.clear()
     stepper.tell("a", Do(wait))
     turns.plan(4.0, lambda: stock.append("goods"))
+    turns.plan(4.5, turns.news)
     turns.run(6.0)
-    assert notes == ["7 a looked"]
+    assert notes == ["7.5 a looked"]
     stock.clear()
     notes.clear()
     stepper.tell("a", Do(wait))

@@ -3,7 +3,8 @@
 -- Names: a queue is its prefix `<ns>:{<name>}:`; a lane is one of its streams, `p5` for what is new at priority 5, `b5` for what
 -- came back there, read before it. Times are milliseconds since the epoch.
 --
--- An entry's fields are `h`, `b` and, where there is one, `s` and `g`: header, body, state, signature. A header has five lines:
+-- An entry's fields are `h`, `b` and, where there is one, `s`, `g` and `u`: header, body, state, signature, and the key that it
+-- holds until its end. A header has five lines:
 -- waiting since, visibility timeout or empty, 1 for an id its producer chose, hand-outs that the state does not count, id.
 
 local GROUP = 'stem'
@@ -164,11 +165,29 @@ local function check_types(queue, level)
     redis.call('HLEN', queue .. 'dead:tasks')
 end
 
+-- Who holds a key of this queue, if anybody does: id, since, until or 0, how many it kept out, ids and times of the last of them.
+local function read_claim(name, now)
+    local value = redis.pcall('GET', name)
+    local ok, claim = pcall(cmsgpack.unpack, type(value) == 'string' and value or '')
+    if not ok or type(claim) ~= 'table' or type(claim[1]) ~= 'string' or type(claim[5]) ~= 'table' then return nil end
+    if claim[3] == 0 or claim[3] > now then return claim end
+end
+
+-- The key that a message holds is free from now on, unless it is another's.
+local function end_claim(queue, fields)
+    local key = field(fields, 'u')
+    if not key then return end
+    local _, _, _, _, id = parse_header(fields)
+    local claim = read_claim(queue .. 'unique:' .. key, 0)
+    if claim and claim[1] == id then redis.call('DEL', queue .. 'unique:' .. key) end
+end
+
 local function bury(queue, level, fields, reason, meta, now)
     local _, _, _, _, id = parse_header(fields)
     local member = serial(queue, now) .. ':' .. (id or '')
     redis.call('HSET', queue .. 'dead:tasks', member, cmsgpack.pack({reason, meta, level, fields}))
     redis.call('ZADD', queue .. 'dead', now, member)
+    end_claim(queue, fields)
 end
 
 -- Which of these entries are pending for this consumer, by id: the whole fence. `first` and `last` bound the ids.

@@ -11,6 +11,7 @@ local left = 1000
 local function forget_name(fields)
     local _, _, named, _, id = parse_header(fields)
     if named == '1' then redis.call('ZREM', KEYS[2], id) end
+    end_claim(queue, fields)
 end
 
 for _, level in ipairs(levels_of(queue)) do

@@ -37,6 +37,9 @@ for at = 4, #ARGV, 3 do
         answers[#answers + 1] = 1
     end
 end
+local replayed = 0
+for _, answer in ipairs(answers) do replayed = replayed + answer end
+if replayed > 0 then redis.call('HINCRBY', KEYS[1], 'replayed', replayed) end
 if ready > 0 then pcall(wake, queue, ready) end
 if sooner then pcall(alarm, queue) end
 return answers

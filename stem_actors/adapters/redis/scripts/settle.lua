@@ -5,7 +5,7 @@
 -- ARGV    now or '', consumer, time to live of records in ms, listing of the records, how many lanes;
 --         for each lane: its name, lowest and highest id among its items,
 --             how many plain acks with a record, their ids and records in turn, how many without, their ids;
---         how many other items; for each: verdict, lane, id, chosen id or '', 1 if it has a record, then with verdict
+--         how many other items; for each: verdict, lane, id, chosen id or '', after a * if it claims, 1 if it has a record, then with verdict
 --             A (ack) nothing more
 --             R (release) state or ''
 --             D (defer, retry) delay in ms, state or ''
@@ -81,10 +81,16 @@ local others = tonumber(ARGV[at])
 at = at + 1
 for _ = 1, others do
     local verdict, lane, id, name, has_record = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4] == '1'
-    local is_held = held[lane][id] ~= nil
+    local is_held, claims = held[lane][id] ~= nil, string.sub(name, 1, 1) == '*'
+    if claims then name = string.sub(name, 2) end
     held[lane][id] = nil    -- a lease twice in one batch ends once
     answers[#answers + 1] = is_held and 1 or 0
-    if is_held and verdict ~= 'A' then move(verdict, lane, id, at + 5) end
+    if is_held and verdict ~= 'A' then
+        move(verdict, lane, id, at + 5)
+    elseif is_held and claims then
+        local entry = redis.call('XRANGE', queue .. lane, id, id)[1]
+        if entry then end_claim(queue, entry[2]) end
+    end
     at = at + 5 + arity[verdict]
     if has_record then key = key + 1 end
     if is_held then

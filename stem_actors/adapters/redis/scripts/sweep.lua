@@ -5,7 +5,8 @@
 -- KEYS    1 the queue's meta hash
 -- ARGV    now or '', visibility timeout in ms of messages without one, ms for which dead letters are kept or ''
 -- Result  skipped: {0, ms until something falls due or -1}
---         else {now, the same, promoted, dead letters dropped, lapsed: {lane, id, consumer, mark, fields} …}
+--         else {now, the same, promoted, dead letters dropped, lapsed: {lane, id, consumer, mark, fields} …,
+--         dead letters replayed since the last such answer}
 
 local given, usual, kept = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local queue = string.sub(KEYS[1], 1, -5)
@@ -70,4 +71,6 @@ if kept ~= '' then
         redis.call('HDEL', queue .. 'dead:tasks', unpack(dropped))
     end
 end
-return {now, due_in(), promoted, #dropped, lapsed}
+local replayed = redis.call('HGET', KEYS[1], 'replayed')
+if replayed then redis.call('HDEL', KEYS[1], 'replayed') end
+return {now, due_in(), promoted, #dropped, lapsed, tonumber(replayed or '') or 0}

@@ -1,0 +1,519 @@
+"""Postgres under faults: a real server of the test's own that is killed, filled, crowded, held up and lied to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psycopg
+import pytest
+
+from stem_actors.adapters import open_stores
+from stem_actors.clock import SystemClock
+from stem_actors.errors import BrokerUnavailable, ConfigError, StorageBroken, StorageFull
+from stem_actors.model.lifecycle import TaskState
+from stem_actors.model.outcome import Ack, DeadLetter, Release, Retry
+from stem_actors.model.record import Settlement
+from stem_actors.ports import Broker, Done, Revocation, Stale, Stores
+from stem_chaos.link import Proxy
+from tests.contract.fabric import (
+    PROMPTLY,
+    counts,
+    ids,
+    meanwhile,
+    message,
+    publish,
+    record_of,
+    results_of,
+    settle,
+    take,
+    take_one,
+)
+from tests.fixtures.postgres_server import PostgresServer, new_schema, own_server
+
+LONG = 30.0
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    with own_server() as server:
+        yield server
+
+
+@pytest.fixture
+def schema() -> str:
+    return new_schema()
+
+
+@contextlib.contextmanager
+def opened(url: str, **options: Any) -> Iterator[Stores]:
+    stores = open_stores(url, clock=SystemClock(), **options)
+    try:
+        yield stores
+    finally:
+        stores.close()
+
+
+@pytest.fixture
+def url(server: PostgresServer, schema: str) -> str:
+    return f"{server.url}&schema={schema}"
+
+
+@pytest.fixture
+def stores(url: str) -> Iterator[Stores]:
+    with opened(url) as stores:
+        yield stores
+
+
+@pytest.fixture
+def broker(stores: Stores) -> Broker:
+    return stores.broker
+
+
+def through(proxy: Proxy, schema: str) -> str:
+    return f"postgres://postgres@127.0.0.1:{proxy.port}/postgres?schema={schema}"
+
+
+def until(question: Callable[[], T], *expected: type[Exception], timeout: float = PROMPTLY) -> T:
+    """Ask again, as actors do, until there is an answer that is true."""
+    deadline = time.monotonic() + timeout
+    while True:
+        with contextlib.suppress(*expected):
+            answer = question()
+            if answer:
+                return answer
+        assert time.monotonic() < deadline, "no answer in time"
+        time.sleep(0.01)
+
+
+def publish_at_last(broker: Broker, task_id: str) -> None:
+    """Once the broker is back."""
+
+    def is_published() -> bool:
+        publish(broker, task_id)
+        return True
+
+    until(is_published, BrokerUnavailable)
+
+
+# ---------------------------------------------------------------- the server goes and comes
+
+
+@pytest.mark.parametrize("mode", ["immediate", "fast"])
+def test_a_server_that_restarts_keeps_tasks_leases_and_results(server: PostgresServer, stores: Stores, mode: str) -> None:
+    broker = stores.broker
+    publish(broker, "done", "held", "waiting", message("delayed", delay=60), message("dead", queue="dead"))
+    settle(broker, take(broker, queues=["dead"])[0], DeadLetter("why"))
+    done, held = take(broker, 2)
+    settle(broker, done, record=record_of(done, payload=b"42"))
+    publish(broker, "last")
+    server.restart(mode)
+    assert until(lambda: broker.extend([held.lease]), BrokerUnavailable) == [Done()]
+    assert (counts(broker), counts(broker, "dead")) == ((2, 1, 1, 0), (0, 0, 0, 1))
+    record = results_of(stores).get("done")
+    assert record is not None
+    assert record.payload == b"42"
+    assert settle(broker, held) == Done()
+    assert ids(take(broker)) == ["waiting", "last"]
+
+
+def test_a_claim_that_a_crash_took_back_is_no_lease_and_its_token_is_not_drawn_again(
+    server: PostgresServer, broker: Broker
+) -> None:
+    publish(broker, "a")
+    lost = take_one(broker)
+    server.execute(f'DELETE FROM "{broker._database.endpoint.schema}".leased')  # type: ignore[attr-defined]  # as if not on the disk
+    publish(broker, "b")
+    server.restart("immediate")
+    other = until(lambda: take(broker), BrokerUnavailable)[0]
+    assert other.lease.token != lost.lease.token
+    assert settle(broker, lost) == Stale()
+    assert settle(broker, other) == Done()
+
+
+def test_a_waiting_consumer_survives_a_restart_and_hears_of_work_afterwards(server: PostgresServer, url: str) -> None:
+    with opened(url) as stores, opened(url) as other:
+        intake = stores.broker.open_intake(["default"], "holder-1")
+        with meanwhile(intake.receive, 10, LONG) as received:
+            server.restart("immediate")
+            with contextlib.suppress(BrokerUnavailable):  # it may not have looked while the server was away
+                publish_at_last(other.broker, "a")
+                handouts = received.result(LONG)
+                assert ids(handouts) == ["a"]
+                return
+        assert ids(until(lambda: intake.receive(10, 0.5), BrokerUnavailable)) == ["a"]
+
+
+def test_a_server_that_is_away_is_unavailable_at_once_and_named() -> None:
+    start = time.monotonic()
+    with opened("postgres://user:secret@127.0.0.1:1/app") as stores, pytest.raises(BrokerUnavailable) as caught:
+        publish(stores.broker, "a")
+    assert "postgres://127.0.0.1:1/app" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert time.monotonic() - start < 5
+
+
+def test_a_wrong_user_or_database_is_the_operators_business(server: PostgresServer) -> None:
+    for place, said in (("nobody:secret@127.0.0.1:{}/postgres", "Check the user"), ("postgres@127.0.0.1:{}/none", "createdb")):
+        with opened(f"postgres://{place.format(server.port)}") as stores:
+            with pytest.raises(StorageBroken, match=said) as caught:
+                publish(stores.broker, "a")
+            assert "secret" not in str(caught.value)
+    with opened(f"{server.url}&no_such_option=1") as stores, pytest.raises(ConfigError, match="no_such_option"):
+        publish(stores.broker, "a")
+
+
+# ---------------------------------------------------------------- connections
+
+
+def test_connections_that_are_terminated_again_and_again_cost_errors_and_no_task(
+    server: PostgresServer, broker: Broker, url: str
+) -> None:
+    tasks, over = 300, threading.Event()
+    seen: Counter[str] = Counter()
+    publish(broker)  # which makes the schema
+
+    def terminate() -> None:
+        while not over.wait(0.2):
+            cut(server, f"stem-{os.getpid()}%")
+
+    def produce() -> None:
+        for number in range(tasks):
+            batch = [message(f"task-{number}")]
+            until(lambda number=number, batch=batch: done(broker.publish, "sender", number + 1, batch), BrokerUnavailable)  # type: ignore[misc]
+
+    def consume(holder: str) -> None:
+        with opened(url) as stores:
+            intake = until(lambda: stores.broker.open_intake(["default"], holder), BrokerUnavailable)
+            deadline = time.monotonic() + 2 * LONG
+            while time.monotonic() < deadline and not (producing.done() and over.is_set()):
+                with contextlib.suppress(BrokerUnavailable):
+                    handouts = intake.receive(16, 0.05) or stores.broker.held(holder)  # whose hand-out was not heard of
+                    seen.update(ids(handouts))
+                    stores.broker.settle([Settlement(each.lease, Ack()) for each in handouts])
+                    if producing.done() and not stores.broker.depths():
+                        over.set()
+
+    with ThreadPoolExecutor(4) as pool:
+        producing = pool.submit(produce)
+        futures = [producing, pool.submit(terminate), *(pool.submit(consume, f"holder-{number}") for number in range(2))]
+        try:
+            for future in futures[2:]:
+                future.result(3 * LONG)
+        finally:
+            over.set()
+        for future in futures:
+            future.result(LONG)
+    assert len(seen) == tasks
+    assert until(lambda: done(broker.depths), BrokerUnavailable)
+    assert broker.depths() == []
+
+
+def done(action: Callable[..., object], *arguments: Any) -> bool:
+    """That nothing was raised."""
+    action(*arguments)
+    return True
+
+
+def cut(server: PostgresServer, name: str) -> list[Any]:
+    """Terminate the connections that call themselves so; those that there were."""
+    return server.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE %s AND pid <> pg_backend_pid()",
+        (name,),
+    )
+
+
+def test_a_listener_whose_connection_is_cut_finds_its_work_all_the_same(server: PostgresServer, stores: Stores, url: str) -> None:
+    intake = stores.broker.open_intake(["default"], "holder-1")
+    assert intake.receive(10, 0.01) == []
+    with opened(url) as other:
+        for number in range(10):
+            with meanwhile(intake.receive, 10, LONG) as received:
+                until(lambda: cut_listeners(server))
+                publish(other.broker, f"task-{number}")
+                assert ids(received.result(PROMPTLY)) == [f"task-{number}"]
+
+
+def cut_listeners(server: PostgresServer) -> list[Any]:
+    return cut(server, f"stem-{os.getpid()}-hints")
+
+
+def test_who_waits_without_hints_is_told_again_once_they_are_back(server: PostgresServer, stores: Stores, url: str) -> None:
+    intake = stores.broker.open_intake(["default"], "holder-1")
+    assert intake.receive(10, 0.01) == []
+    until(lambda: cut_listeners(server))
+    until(lambda: listeners(server))
+    with opened(url) as other, meanwhile(intake.receive, 10, LONG) as received:
+        publish(other.broker, "a")
+        assert ids(received.result(PROMPTLY)) == ["a"]
+
+
+def listeners(server: PostgresServer) -> list[Any]:
+    return server.execute("SELECT pid FROM pg_stat_activity WHERE query LIKE %s AND state = 'idle'", ("LISTEN%",))
+
+
+def test_polling_alone_finds_everything(server: PostgresServer, url: str) -> None:
+    with opened(f"{url}&poll_only=true&poll_interval=50ms") as stores, opened(f"{url}&poll_only=true") as other:
+        intake = stores.broker.open_intake(["default"], "holder-1")
+        with meanwhile(intake.receive, 10, LONG) as received:
+            publish(other.broker, "a")
+            assert ids(received.result(PROMPTLY)) == ["a"]
+        assert listeners(server) == []
+        cursor = stores.control.cursor(["all"])
+        with meanwhile(stores.control.pull, ["all"], cursor, 100, LONG) as pulled:
+            other.control.send("all", b"1", 60)
+            assert pulled.result(PROMPTLY)[0] == [b"1"]
+
+
+def test_a_publication_whose_answer_was_lost_is_stored_once_when_repeated(server: PostgresServer, schema: str) -> None:
+    with Proxy(("127.0.0.1", server.port)) as proxy, opened(through(proxy, schema)) as stores, impatient():
+        publish(stores.broker, "first")
+        proxy.drop_answers()
+        with pytest.raises(BrokerUnavailable):
+            stores.broker.publish("sender", 1, [message("a"), message("b", delay=60)])
+        proxy.heal()
+        batch = [message("a"), message("b", delay=60)]
+        assert until(lambda: done(stores.broker.publish, "sender", 1, batch), BrokerUnavailable)
+        assert counts(stores.broker) == (2, 0, 1, 0)
+
+
+def test_a_settlement_whose_answer_was_lost_is_stale_when_repeated_and_has_happened_once(
+    server: PostgresServer, schema: str
+) -> None:
+    with Proxy(("127.0.0.1", server.port)) as proxy, opened(through(proxy, schema)) as stores, impatient():
+        publish(stores.broker, "a", "b")
+        settlements = [Settlement(each.lease, Retry(0), each.state) for each in take(stores.broker)]
+        proxy.drop_answers()
+        with pytest.raises(BrokerUnavailable):
+            stores.broker.settle(settlements)
+        proxy.heal()
+        assert until(lambda: stores.broker.settle(settlements), BrokerUnavailable) == [Stale(), Stale()]
+        assert counts(stores.broker) == (2, 0, 0, 0)
+
+
+def test_leases_of_an_answer_that_was_lost_are_listed_as_held(server: PostgresServer, schema: str) -> None:
+    with Proxy(("127.0.0.1", server.port)) as proxy, opened(through(proxy, schema)) as stores, impatient():
+        publish(stores.broker, "a", "b")
+        intake = stores.broker.open_intake(["default"], "holder-1")
+        assert ids(intake.receive(1, 0)) == ["a"]
+        proxy.drop_answers()
+        with pytest.raises(BrokerUnavailable):
+            intake.receive(1, 0)
+        proxy.heal()
+        assert until(lambda: ids(stores.broker.held("holder-1")) == ["a", "b"], BrokerUnavailable)
+        assert intake.receive(10, 0) == []
+
+
+def test_a_server_that_swallows_everything_is_given_up_within_its_timeout(server: PostgresServer, schema: str) -> None:
+    with Proxy(("127.0.0.1", server.port)) as proxy, opened(through(proxy, schema)) as stores, impatient():
+        publish(stores.broker, "a")
+        held = take_one(stores.broker)
+        proxy.blackhole()
+        with pytest.raises(BrokerUnavailable, match="no answer within"):
+            stores.broker.extend([held.lease])
+        proxy.heal()
+        assert until(lambda: stores.broker.extend([held.lease]), BrokerUnavailable) == [Done()]
+
+
+@contextlib.contextmanager
+def impatient() -> Iterator[None]:
+    """Give up soon on a server that does not answer."""
+    from stem_actors.adapters.postgres.connection import connection_class
+
+    kind = connection_class()
+    before, kind.patience = kind.patience, 0.5
+    try:
+        yield
+    finally:
+        kind.patience = before
+
+
+def test_an_interrupt_ends_a_wait_although_the_server_is_out_of_reach(server: PostgresServer, schema: str) -> None:
+    with Proxy(("127.0.0.1", server.port)) as proxy, opened(through(proxy, schema) + "&poll_interval=60s") as stores, impatient():
+        intake = stores.broker.open_intake(["default"], "holder-1")
+        with meanwhile(intake.receive, 10, LONG) as received:
+            until(lambda: intake._ear._changed._waiters)  # type: ignore[attr-defined]  # it has looked, and waits
+            proxy.blackhole()
+            intake.interrupt()
+            assert received.result(PROMPTLY) == []
+        proxy.heal()
+
+
+# ---------------------------------------------------------------- what others do to the server
+
+
+def test_a_crowd_of_idle_connections_holds_nothing_up() -> None:
+    with own_server("max_connections=320") as server, contextlib.ExitStack() as crowd, opened(server.url) as stores:
+        for _ in range(300):
+            crowd.enter_context(psycopg.connect(server.url, autocommit=True)).execute("SELECT 1")
+        publish(stores.broker, *(f"task-{number}" for number in range(100)))
+        handouts = take(stores.broker)
+        assert stores.broker.settle([Settlement(each.lease, Ack()) for each in handouts]) == [Done()] * 100
+
+
+def test_a_server_without_a_connection_left_is_unavailable_with_the_remedy_and_used_again_when_it_has_one() -> None:
+    few = ("max_connections=20", "superuser_reserved_connections=0")
+    with own_server(*few) as server, contextlib.ExitStack() as crowd, opened(server.url) as stores:
+        for _ in range(20):
+            crowd.enter_context(psycopg.connect(server.url, autocommit=True)).execute("SELECT 1")
+        with pytest.raises(BrokerUnavailable, match="max_connections"):
+            publish(stores.broker, "a")
+        crowd.close()
+        publish_at_last(stores.broker, "a")
+        assert ids(take(stores.broker)) == ["a"]
+
+
+def test_a_transaction_that_stays_open_holds_nothing_up(server: PostgresServer, broker: Broker, schema: str) -> None:
+    publish(broker, "warm-up")
+    settle(broker, take_one(broker))
+    with psycopg.connect(server.url) as holding:
+        holding.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        holding.execute(f'SELECT count(*), pg_current_xact_id() FROM "{schema}".ready')  # nothing that dies now is cleared away
+        for round_number in range(20):
+            publish(broker, *(f"{round_number}-{number}" for number in range(1000)))
+            while handouts := take(broker, 500):
+                broker.settle([Settlement(each.lease, Ack()) for each in handouts])
+        assert counts(broker) == (0, 0, 0, 0)
+        assert not broker.sweep().skipped
+        holding.rollback()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="to make a disk that is full takes root")
+def test_a_full_disk_refuses_tasks_with_a_remedy_and_is_used_again_when_there_is_room() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="stem-postgres-"))
+    log = Path(tempfile.mkdtemp(prefix="stem-postgres-wal-"))
+    try:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=90m", "tmpfs", folder], check=False).returncode:
+            pytest.skip("no disk can be made here")
+        with own_server("autovacuum=off", folder=folder, log_folder=log) as server, opened(server.url) as stores:
+            publish(stores.broker, "first")
+            held = take_one(stores.broker)
+            ballast = folder / "ballast"
+            with contextlib.suppress(OSError), ballast.open("wb") as file:
+                while True:
+                    file.write(b"\0" * 4096)
+                    file.flush()
+            with pytest.raises(StorageFull, match="disk is full"):
+                for number in range(2000):
+                    publish(stores.broker, *(message(f"{number}-{each}", body=b"x" * 1000) for each in range(20)))
+            assert settle(stores.broker, held) == Done()
+            ballast.unlink()
+            publish(stores.broker, "second")
+            assert "second" in ids(take(stores.broker, 100_000))
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=False, stderr=subprocess.DEVNULL)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(log, ignore_errors=True)
+
+
+@pytest.mark.parametrize("level", ["serializable", "repeatable read"])
+def test_serialization_failures_are_repeated_and_nobody_notices(server: PostgresServer, url: str, level: str) -> None:
+    tasks = 300
+    server.execute(f"CREATE ROLE strict LOGIN SUPERUSER; ALTER ROLE strict SET default_transaction_isolation = '{level}'")
+    strict = url.replace("user=postgres", "user=strict")
+    seen: Counter[str] = Counter()
+    lock = threading.Lock()
+
+    def produce(name: str) -> None:
+        with opened(strict) as stores:
+            for number in range(0, tasks, 10):
+                publish(stores.broker, *(f"{name}-{each}" for each in range(number, number + 10)))
+
+    def consume(holder: str) -> None:
+        with opened(strict) as stores:
+            intake = stores.broker.open_intake(["default"], holder)
+            deadline = time.monotonic() + LONG
+            while seen.total() < 2 * tasks and time.monotonic() < deadline:
+                handouts = intake.receive(8, 0.05)
+                settlements = [Settlement(each.lease, Ack(), None, record_of(each)) for each in handouts]
+                assert stores.broker.settle(settlements) == [Done()] * len(handouts)
+                stores.broker.sweep()
+                with lock:
+                    seen.update(ids(handouts))
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            futures = [pool.submit(produce, name) for name in "ab"] + [pool.submit(consume, f"holder-{each}") for each in "cd"]
+            for future in futures:
+                future.result(2 * LONG)
+        assert len(seen) == 2 * tasks
+        assert set(seen.values()) == {1}
+    finally:
+        server.execute("DROP OWNED BY strict")
+        server.execute("DROP ROLE strict")
+
+
+def test_a_read_only_server_is_unavailable_until_it_is_the_primary(server: PostgresServer, broker: Broker) -> None:
+    publish(broker, "a")
+    held = take_one(broker)
+    server.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+    server.execute("SELECT pg_reload_conf()")
+    try:
+        with pytest.raises(BrokerUnavailable, match="primary"):
+            while True:  # until the server has read its configuration
+                publish(broker, "b")
+    finally:
+        with psycopg.connect(server.url, autocommit=True, options="-c default_transaction_read_only=off") as connection:
+            connection.execute("ALTER SYSTEM RESET default_transaction_read_only")
+            connection.execute("SELECT pg_reload_conf()")
+    publish_at_last(broker, "c")
+    assert settle(broker, held) == Done()
+
+
+def test_a_schema_that_is_dropped_under_workers_is_the_operators_business(
+    server: PostgresServer, broker: Broker, schema: str
+) -> None:
+    publish(broker, "a")
+    server.execute(f'DROP SCHEMA "{schema}" CASCADE')
+    with pytest.raises(StorageBroken, match="stem db"):
+        publish(broker, "b")
+
+
+# ---------------------------------------------------------------- versions that appear out of order
+
+
+def test_revocations_stored_at_the_same_time_are_all_read_by_who_follows(url: str) -> None:
+    writers, each_writes = 4, 25
+    with contextlib.ExitStack() as stack:
+        opened_by = [stack.enter_context(opened(url)) for _ in range(writers)]
+        reader = stack.enter_context(opened(url)).revocations
+        reader.list_since()
+        with ThreadPoolExecutor(writers) as pool:
+            futures = [
+                pool.submit(
+                    lambda s=stores, n=number: [
+                        s.revocations.upsert_all([Revocation(f"{n}-{each}")]) for each in range(each_writes)
+                    ]
+                )  # type: ignore[misc]
+                for number, stores in enumerate(opened_by)
+            ]
+            version, found = 0, set[str]()
+            deadline = time.monotonic() + LONG
+            while len(found) < writers * each_writes and time.monotonic() < deadline:
+                for revocation in reader.list_since(version):
+                    version = revocation.version
+                    found.add(revocation.task_id)
+            for future in futures:
+                future.result(LONG)
+        assert len(found) == writers * each_writes
+
+
+def test_results_are_found_again_after_a_release(broker: Broker, stores: Stores) -> None:
+    publish(broker, "a")
+    settle(broker, take_one(broker), Release())
+    again = take_one(broker)
+    settle(broker, again, record=record_of(again, TaskState.SUCCEEDED))
+    found = results_of(stores).get("a")
+    assert found is not None
+    assert found.delivery_count == 2

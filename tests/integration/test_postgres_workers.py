@@ -1,0 +1,214 @@
+"""Workers on Postgres while their server, or the way to it, fails: nothing is lost, and the worker goes on by itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stem_actors import Handle, TaskState
+from stem_actors.errors import BrokerUnavailable
+from stem_chaos.link import Proxy
+from tests.fixtures.fleet import Fleet, ProcessWorker
+from tests.fixtures.postgres_server import PostgresServer, new_schema, own_server
+from tests.fixtures.redis_server import free_port
+from tests.fixtures.waiting import SOON, Journal, until
+
+LONG = 60.0
+TASKS = 300
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    with own_server() as server:
+        yield server
+
+
+@pytest.fixture
+def schema() -> str:
+    return new_schema()
+
+
+@pytest.fixture
+def fleet(server: PostgresServer, schema: str, tmp_path: Path) -> Iterator[Fleet]:
+    fleet = Fleet(tmp_path, "postgres", broker_url=f"{server.tcp_url}?schema={schema}", visibility_timeout=3.0)
+    yield fleet
+    fleet.close()
+
+
+def result_of(handle: Handle[Any]) -> Any:
+    """What it returned, though the first of the producer's questions may go to a connection that is gone."""
+
+    def answered() -> list[Any]:
+        try:
+            return [handle.get(LONG)]
+        except BrokerUnavailable:
+            return []
+
+    return until(answered, LONG)[0]
+
+
+def all_run(fleet: Fleet, journal: Journal, *faults: Callable[[], object]) -> None:
+    """Enqueue, let the faults happen one by one while tasks run, and see each task succeed without a retry."""
+    words = [f"w{number}" for number in range(TASKS)]
+    handles = fleet.enqueue_many("short", journal.path, words)
+    for number, fault in enumerate(faults, 1):
+        seen = TASKS // 2 * number // (len(faults) + 1)
+        until(lambda seen=seen: len(journal.lines()) >= seen, LONG)  # type: ignore[misc]
+        fault()
+    until(lambda: set(journal.words()) == set(words), LONG, "every task has run")
+    for handle in handles:
+        assert result_of(handle)
+    assert {handle.status().attempt for handle in handles} == {0}
+    assert fleet.dead_letters() == {}
+
+
+def has_recovered(worker: ProcessWorker) -> None:
+    """It is ready, and an outage was a state to it and no crash."""
+    until(lambda: not worker.reports.reasons, LONG, "ready again")
+    assert worker.process.poll() is None
+    assert worker.reports.counters["stem_actor_restarts_total"] == 0
+
+
+def test_five_immediate_restarts_under_load_cost_no_task(fleet: Fleet, server: PostgresServer, journal: Journal) -> None:
+    worker = fleet.start_process()
+    all_run(fleet, journal, *[server.restart] * 5)
+    has_recovered(worker)
+
+
+def test_a_server_that_is_away_for_longer_than_a_lease_does_not_interrupt_what_runs(
+    fleet: Fleet, server: PostgresServer, journal: Journal
+) -> None:
+    worker = fleet.start_process()
+    handle = fleet.enqueue("nap", journal.path, "x", 6.0)
+    journal.wait_for("x-starts")
+    server.stop("fast")  # a crash may take back what was claimed a moment ago, which then runs twice
+    until(lambda: any("unreachable" in reason for reason in worker.reports.reasons), what="the worker has noticed")
+    start = time.monotonic()
+    until(lambda: time.monotonic() > start + 3.5)
+    server.start()
+    assert result_of(handle)
+    assert journal.words() == {"x-starts": 1, "x": 1}
+    has_recovered(worker)
+
+
+def test_connections_terminated_under_load_cost_no_task(fleet: Fleet, server: PostgresServer, journal: Journal) -> None:
+    worker = fleet.start_process()
+
+    def terminate() -> None:
+        server.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE %s", (f"stem-{worker.pid}%",)
+        )
+
+    all_run(fleet, journal, *[terminate] * 8)
+    has_recovered(worker)
+
+
+def test_a_server_that_is_frozen_for_a_while_costs_no_task(fleet: Fleet, server: PostgresServer, journal: Journal) -> None:
+    worker = fleet.start_process()
+
+    def freeze() -> None:
+        server.signal(signal.SIGSTOP)
+        try:
+            start = time.monotonic()
+            until(lambda: time.monotonic() > start + 2.0)
+        finally:
+            server.signal(signal.SIGCONT)
+
+    all_run(fleet, journal, freeze)
+    has_recovered(worker)
+
+
+def test_three_resets_within_two_seconds_cost_no_task(
+    fleet: Fleet, server: PostgresServer, schema: str, journal: Journal
+) -> None:
+    with Proxy(("127.0.0.1", server.port)) as proxy:
+        worker = fleet.start_process(broker_url=f"postgres://postgres@127.0.0.1:{proxy.port}/postgres?schema={schema}")
+
+        def reset_thrice() -> None:
+            for _ in range(3):
+                proxy.reset()
+                threading.Event().wait(0.6)
+
+        all_run(fleet, journal, reset_thrice)
+        has_recovered(worker)
+
+
+def test_a_worker_stopped_for_two_leases_is_refused_and_the_other_ones_result_stands(fleet: Fleet, journal: Journal) -> None:
+    fleet.set(visibility_timeout=1.0)
+    stopped = fleet.start_process(concurrency=1)
+    handle = fleet.enqueue("nap", journal.path, "x", 1.5)
+    journal.wait_for("x-starts")
+    stopped.send(signal.SIGSTOP)
+    try:
+        start = time.monotonic()
+        other = fleet.start_process(concurrency=1)
+        journal.wait_for("x-starts", LONG, times=2)
+        until(lambda: time.monotonic() > start + 2.0)
+    finally:
+        stopped.send(signal.SIGCONT)
+    handle.get(LONG)
+    record = handle.status()
+    assert (record.state, record.delivery_count) == (TaskState.SUCCEEDED, 2)
+    assert record.meta["worker"].startswith(other.name)
+    until(
+        lambda: stopped.reports.counters["stem_leases_lost_total"] + stopped.reports.counters["stem_results_stale_total"],
+        what="the refusal is counted",
+    )
+    has_recovered(stopped)
+
+
+# ---------------------------------------------------------------- a pooler in between
+
+
+@contextmanager
+def pooler(server: PostgresServer, folder: Path) -> Iterator[int]:
+    """PgBouncer in transaction mode, with fewer connections than it is asked for; its port."""
+    program = shutil.which("pgbouncer", path=os.pathsep.join(["/usr/sbin", os.environ.get("PATH", "")]))
+    if program is None:
+        pytest.skip("no pgbouncer: apt install pgbouncer")
+    port = free_port()
+    folder.mkdir()
+    (folder / "users").write_text('"postgres" ""\n')
+    (folder / "pgbouncer.ini").write_text(
+        f"[databases]\n* = host={server.folder} port={server.port} user=postgres\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
+        f"unix_socket_dir =\nauth_type = any\nauth_file = {folder}/users\npool_mode = transaction\ndefault_pool_size = 3\n"
+        "ignore_startup_parameters = extra_float_digits\n"
+    )
+    user = ["-u", "postgres"] if os.geteuid() == 0 else []
+    for each in (folder, *folder.iterdir()):
+        each.chmod(0o755)
+    for parent in folder.parents:
+        if parent.is_relative_to("/tmp/") and os.geteuid() == 0:
+            parent.chmod(parent.stat().st_mode | 0o055)
+    process = subprocess.Popen(
+        [program, *user, folder / "pgbouncer.ini"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield port
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(SOON)
+
+
+def test_workers_behind_pgbouncer_in_transaction_mode_poll_and_lose_nothing(
+    fleet: Fleet, server: PostgresServer, schema: str, journal: Journal, tmp_path: Path
+) -> None:
+    with pooler(server, tmp_path / "pooler") as port:
+        url = f"postgres://postgres@127.0.0.1:{port}/postgres?schema={schema}&poll_only=true&poll_interval=100ms"
+        fleet.set(broker_url=url)
+        worker = fleet.start_process()
+        all_run(fleet, journal)
+        has_recovered(worker)
+        assert fleet.enqueue("echo", 1, countdown=0.5).get(SOON) == 1
+        fleet.close()
