@@ -135,7 +135,8 @@ def die_at(place: Probed, point: str, seconds: Sequence[float], first: int) -> l
     handles = [place.enqueue("jobs.note", first + number, each) for number, each in enumerate(seconds)]
     if point.startswith("retry"):
         place.enqueue("jobs.fail_once")
-    until(lambda: not is_armed(place.run, point), LONG, what=point)
+    # Until it has died, that is: meanwhile another of its threads may take up a second point, and come to nothing there.
+    until(lambda: not is_armed(place.run, point) and point in deaths(place), LONG, what=point)
     return handles
 
 

@@ -21,8 +21,7 @@ import pytest
 from stem_actors.adapters import open_stores
 from stem_actors.clock import SystemClock
 from stem_actors.errors import BrokerUnavailable, ConfigError, StorageBroken, StorageFull
-from stem_actors.model.lifecycle import TaskState
-from stem_actors.model.outcome import Ack, DeadLetter, Release, Retry
+from stem_actors.model.outcome import Ack, DeadLetter, Retry
 from stem_actors.model.record import Settlement
 from stem_actors.ports import Broker, Done, Revocation, Stale, Stores
 from stem_chaos.link import Proxy
@@ -485,35 +484,23 @@ def test_a_schema_that_is_dropped_under_workers_is_the_operators_business(
 
 def test_revocations_stored_at_the_same_time_are_all_read_by_who_follows(url: str) -> None:
     writers, each_writes = 4, 25
-    with contextlib.ExitStack() as stack:
+
+    def revoke(name: int, stores: Stores) -> None:
+        for number in range(each_writes):
+            stores.revocations.upsert_all([Revocation(f"{name}-{number}")])
+
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(writers) as pool:
         opened_by = [stack.enter_context(opened(url)) for _ in range(writers)]
         reader = stack.enter_context(opened(url)).revocations
         reader.list_since()
-        with ThreadPoolExecutor(writers) as pool:
-            futures = [
-                pool.submit(
-                    lambda s=stores, n=number: [
-                        s.revocations.upsert_all([Revocation(f"{n}-{each}")]) for each in range(each_writes)
-                    ]
-                )  # type: ignore[misc]
-                for number, stores in enumerate(opened_by)
-            ]
-            version, found = 0, set[str]()
-            deadline = time.monotonic() + LONG
-            while len(found) < writers * each_writes and time.monotonic() < deadline:
-                for revocation in reader.list_since(version):
-                    version = revocation.version
-                    found.add(revocation.task_id)
-            for future in futures:
-                future.result(LONG)
-        assert len(found) == writers * each_writes
-
-
-def test_results_are_found_again_after_a_release(broker: Broker, stores: Stores) -> None:
-    publish(broker, "a")
-    settle(broker, take_one(broker), Release())
-    again = take_one(broker)
-    settle(broker, again, record=record_of(again, TaskState.SUCCEEDED))
-    found = results_of(stores).get("a")
-    assert found is not None
-    assert found.delivery_count == 2
+        futures = [pool.submit(revoke, name, stores) for name, stores in enumerate(opened_by)]
+        version = 0
+        found: set[str] = set()
+        deadline = time.monotonic() + LONG
+        while len(found) < writers * each_writes and time.monotonic() < deadline:
+            for revocation in reader.list_since(version):
+                version = revocation.version
+                found.add(revocation.task_id)
+        for future in futures:
+            future.result(LONG)
+    assert len(found) == writers * each_writes

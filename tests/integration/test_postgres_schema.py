@@ -140,6 +140,8 @@ def shape(schema: str) -> list[Any]:
 
 
 def test_a_user_with_the_rights_that_the_documentation_names_can_do_everything(url: str, schema: str) -> None:
+    if "user=postgres" not in url:
+        pytest.skip("takes a server that lets any user in")
     migrate(Endpoint.from_url(url))
     role = f"r{schema}"
     grants = re.findall(r"^    (GRANT .* TO worker;)$", HOW_TO.read_text(), re.MULTILINE)

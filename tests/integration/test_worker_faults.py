@@ -211,9 +211,9 @@ def test_a_worker_that_was_stopped_for_too_long_is_refused(processes: Fleet, jou
     first = processes.start_process()
     handle = processes.enqueue("nap", journal.path, "x", 2.5)
     journal.wait_for("x-starts")
-    second = processes.start_process()
     first.send(signal.SIGSTOP)
     try:
+        second = processes.start_process()
         journal.wait_for("x-starts", times=2)
         handle.get(SOON)
         before = handle.status()

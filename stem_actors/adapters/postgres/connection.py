@@ -294,7 +294,7 @@ class Database:
         """Made once for each connection. A plan that is kept must not depend on how little a queue holds at the moment."""
         arrays.register(connection)
         if not self.endpoint.poll_only:
-            connection.execute("SET enable_seqscan = off")
+            connection.execute("SET enable_seqscan = off; SET jit = off")  # which would compile what now looks dear
 
     def _prepare(self) -> None:
         """Look at the server with a connection of the caller's own: the pool says that it has none, and not why."""

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Sequence
 from operator import itemgetter
 
-from stem_actors.adapters.postgres.connection import Database, Row, Transaction
+from stem_actors.adapters.postgres.connection import Database, Parameters, Row, Transaction
+from stem_actors.adapters.postgres.floors import LANES, Floors
 from stem_actors.adapters.postgres.sweep import PROMOTE
 from stem_actors.model.delivery import Handout, Lease
 from stem_actors.model.lapse import LOWEST_FIRST_EVERY, counted
@@ -19,10 +20,7 @@ _CLAIM = """
         SELECT (SELECT min(due) FROM @delayed WHERE namespace = %(namespace)s) AS due, @now AS now, @lazily
     ),
     taken AS (
-        DELETE FROM @ready WHERE ctid = ANY (ARRAY (
-            SELECT ctid FROM @ready WHERE queue = %(queue)s {those} AND NOT EXISTS (SELECT FROM look WHERE due <= now)
-            ORDER BY level, rank LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-        ))
+        DELETE FROM @ready WHERE ctid = ANY (ARRAY ({those}))
         RETURNING *
     ),
     lease AS (
@@ -38,8 +36,13 @@ _CLAIM = """
     )
     SELECT due, now, token, queue, level, id, visibility, state, sig, body FROM look LEFT JOIN lease ON true ORDER BY token
 """
-_CLAIM_LOWEST = _CLAIM.format(those="AND level = (SELECT max(level) FROM @ready WHERE queue = %(queue)s)")
-_CLAIM = _CLAIM.format(those="")
+_HEAD = """
+    SELECT ctid FROM @ready WHERE queue = %(queue)s {only} AND NOT EXISTS (SELECT FROM look WHERE due <= now)
+    ORDER BY level, rank LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+"""
+_CLAIM_LANES = _CLAIM.format(those=LANES)
+_CLAIM_LOWEST = _CLAIM.format(those=_HEAD.format(only="AND level = (SELECT max(level) FROM @ready WHERE queue = %(queue)s)"))
+_CLAIM_HEAD = _CLAIM.format(those=_HEAD.format(only=""))
 _LOOK = """
     SELECT
         (SELECT min(due) FROM @delayed WHERE namespace = %(namespace)s), @now,
@@ -70,6 +73,7 @@ class PostgresIntake:
         self._names = {database.queue_id(self._namespace, name): name for name in queues}
         self._queues = list(self._names)
         self._ear = database.hints.listen([work_topic(queue) for queue in self._queues])
+        self._floors = {queue: Floors(database, queue) for queue in self._queues}
         self._fetches = 0
         self._until_due: float | None = None
         self._receiving = threading.Lock()
@@ -126,9 +130,9 @@ class PostgresIntake:
 
     def _claim_at_once(self, limit: int) -> list[Row]:
         while True:
-            rows = self._database.run(_CLAIM, self._claim(self._queues[0], limit))
+            rows = self._database.run(*self._claim_head(self._queues[0], limit))
             if not self._promotes(*rows[0][:2]):
-                return [row[2:] for row in rows if row[2] is not None]
+                return _handed_out(rows)
 
     def _claim_by_shares(self, limit: int) -> list[Row]:
         looked_for = {"namespace": self._namespace, "queues": self._queues}
@@ -157,11 +161,17 @@ class PostgresIntake:
 
     def _claim_from(self, transaction: Transaction, queue: int, limit: int, lowest_first: bool) -> list[Row]:
         claimed: list[Row] = []
-        for statement in (_CLAIM_LOWEST, _CLAIM) if lowest_first else (_CLAIM,):
-            if len(claimed) < limit:
-                rows = transaction.run(statement, self._claim(queue, limit - len(claimed)))
-                claimed += [row[2:] for row in rows if row[2] is not None]
+        if lowest_first and limit > 0:
+            claimed += _handed_out(transaction.run(_CLAIM_LOWEST, self._claim(queue, limit)))
+        if len(claimed) < limit:
+            claimed += _handed_out(transaction.run(*self._claim_head(queue, limit - len(claimed))))
         return claimed
+
+    def _claim_head(self, queue: int, limit: int) -> tuple[str, Parameters]:
+        """The statement that claims in the order of reading, and its parameters."""
+        lanes = self._floors[queue].lanes()
+        claim = self._claim(queue, limit)
+        return (_CLAIM_HEAD, claim) if lanes is None else (_CLAIM_LANES, {**claim, **lanes})
 
     def _claim(self, queue: int, limit: int) -> dict[str, object]:
         return {
@@ -185,3 +195,8 @@ class PostgresIntake:
     def _is_lowest_first(self) -> bool:
         """Whether the fetch under way takes the lowest level first."""
         return (self._fetches + 1) % LOWEST_FIRST_EVERY == 0
+
+
+def _handed_out(rows: list[Row]) -> list[Row]:
+    """Those of a claim, without its look."""
+    return [row[2:] for row in rows if row[2] is not None]
