@@ -178,7 +178,7 @@ class Client:
 
         def add(call: Call[Any]) -> str:
             message = self._message(call, now)
-            if not any(call.options.connection is each for each in connections):
+            if not connections or connections[-1] is not call.options.connection:
                 connections.append(call.options.connection)
             messages.append(message)
             if message.claim is not None:

@@ -1,13 +1,15 @@
-"""Opening stores by URL: the scheme picks the folder. One folder per technology, in each one module per port."""
+"""Opening stores by URL: the scheme picks the folder. One folder per technology, in each one module per port.
+
+A technology is loaded when a URL names it: all of them together cost a command half its time, and a worker some MiB.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from stem_actors.adapters import memory, postgres, redis, sqlite
 from stem_actors.adapters.tls import Identity
 from stem_actors.clock import Clock
 from stem_actors.config import Settings, file_url
@@ -24,6 +26,9 @@ from stem_actors.ports import (
     RevokeStore,
     Stores,
 )
+
+if TYPE_CHECKING:
+    from stem_actors.adapters import postgres, redis
 
 __all__ = ["SCHEMES", "Opened", "Synchronous", "is_same_place", "open_configured", "open_stores"]
 
@@ -165,9 +170,13 @@ def _place(url: str) -> _Place:
     if technology == "memory":
         return _Place(technology)
     if technology == "redis":
+        from stem_actors.adapters import redis
+
         endpoint = redis.Endpoint.from_url(url)
         return _Place(technology, str(endpoint), endpoint)
     if technology == "postgres":
+        from stem_actors.adapters import postgres
+
         database = postgres.Endpoint.from_url(url)
         return _Place(technology, str(database), database)
     parts = urlsplit(url)
@@ -185,13 +194,21 @@ def _open(
 ) -> Opened:
     match place.technology:
         case "memory":
+            from stem_actors.adapters import memory
+
             return memory.MemoryServer(clock).namespace(namespace)
         case "redis":
+            from stem_actors.adapters import redis
+
             assert isinstance(place.endpoint, redis.Endpoint)
             accepts = accept_data_loss or place.endpoint.accept_data_loss
             return redis.RedisSpace(replace(place.endpoint, accept_data_loss=accepts, identity=identity), namespace, clock)
         case "postgres":
+            from stem_actors.adapters import postgres
+
             assert isinstance(place.endpoint, postgres.Endpoint)
             return postgres.PostgresSpace(replace(place.endpoint, identity=identity), namespace, clock)
         case _:
+            from stem_actors.adapters import sqlite
+
             return sqlite.SqliteFile(Path(place.path), namespace, clock, synchronous)

@@ -70,7 +70,7 @@ class Stage:
         return closing(Stem(settings=Settings(broker_url=self.url, namespace=self.namespace)))
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.soak), "redis"])
 def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
     return Stage(tmp_path, request.param)
 

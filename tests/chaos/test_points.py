@@ -17,7 +17,7 @@ from stem_actors import Handle
 from stem_chaos.history import Operation, Phase, Verb
 from stem_chaos.points import POINTS, WORKER_POINTS, Points, arm, disarm, is_armed
 from tests.fixtures.node import is_alive
-from tests.fixtures.probed import BROKERS, Probed, probed
+from tests.fixtures.probed import Probed, probed
 from tests.fixtures.waiting import SOON, until
 
 # ---------------------------------------------------------------- the points alone
@@ -115,7 +115,7 @@ LONG = 60.0
 """Seconds within which a worker runs again that has died several times in a row: it starts some seconds later each time."""
 
 
-@pytest.fixture(params=BROKERS)
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.soak)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Probed]:
     with probed(tmp_path, request.param) as made:
         yield made
