@@ -23,7 +23,7 @@ from tests.fixtures.shell import Shell
 from tests.fixtures.terminal import Terminal
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.soak)])
 def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Shell:
     """On SQLite the commands find the database by default."""
     shell = Shell(tmp_path, {"STEM_LOG_FORMAT": "json"})

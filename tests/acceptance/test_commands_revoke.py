@@ -17,7 +17,7 @@ from tests.fixtures.node import Place, eventually
 from tests.fixtures.redis_server import own_server
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.soak), "redis"])
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """A place on either broker."""
     with nullcontext() if request.param == "sqlite" else own_server() as server:

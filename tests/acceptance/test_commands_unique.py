@@ -14,7 +14,7 @@ from tests.fixtures.redis_server import new_namespace, shared_url
 from tests.fixtures.shell import Shell
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.soak), "redis"])
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stem]:
     url = shared_url() if request.param == "redis" else f"sqlite:///{tmp_path}/stem.db"
     with Stem(settings=Settings(broker_url=url, namespace=new_namespace())) as app:

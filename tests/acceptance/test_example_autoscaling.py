@@ -29,7 +29,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("broker", ["sqlite", "redis"])
+@pytest.mark.parametrize("broker", [pytest.param("sqlite", marks=pytest.mark.soak), "redis"])
 def test_the_worker_grows_with_the_bursts_and_shrinks_afterwards(broker: str, tmp_path: Path) -> None:
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith("STEM_")},

@@ -21,7 +21,7 @@ from tests.fixtures.redis_server import need_server, own_server
 from tests.fixtures.waiting import SOON, until
 
 
-@pytest.mark.parametrize("broker", ["sqlite", "redis"])
+@pytest.mark.parametrize("broker", ["sqlite", pytest.param("redis", marks=pytest.mark.soak)])
 def test_a_cluster_runs_tasks_knows_its_processes_and_leaves_politely(tmp_path: Path, broker: str) -> None:
     if broker == "redis":
         need_server()
