@@ -53,7 +53,7 @@ def processes_of(directory: Path) -> list[int]:
 
 
 @pytest.mark.timeout(170)
-@pytest.mark.parametrize("broker", ["sqlite", "redis"])
+@pytest.mark.parametrize("broker", [pytest.param("sqlite", marks=pytest.mark.soak), "redis"])
 def test_the_smoke_suite_holds_and_says_what_it_saw(broker: str, tmp_path: Path) -> None:
     if broker == "redis":
         need_server()

@@ -24,7 +24,10 @@ from tests.fixtures.shapes import ANYTHING, NUMBER, TIME, mapping, maybe, misfit
 from tests.fixtures.shell import Shell
 from tests.fixtures.waiting import Journal, until
 
-STORES = [pytest.param(name, marks=pytest.mark.xdist_group(f"json-{name}")) for name in ("sqlite", "redis")]  # one crowd each
+STORES = [  # one crowd each; SQLite's is a soak's
+    pytest.param("sqlite", marks=[pytest.mark.xdist_group("json-sqlite"), pytest.mark.soak]),
+    pytest.param("redis", marks=pytest.mark.xdist_group("json-redis")),
+]
 APP = "tests.fixtures.tasks_app:app"
 
 

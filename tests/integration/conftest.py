@@ -16,9 +16,9 @@ def journal(tmp_path: Path) -> Journal:
     return Journal(tmp_path)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=[pytest.param("memory", marks=pytest.mark.soak), "sqlite"])
 def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    """Workers on a broker of either kind."""
+    """Workers on a broker of either kind; those on threads are a soak's."""
     fleet = Fleet(tmp_path, request.param)
     yield fleet
     fleet.close()

@@ -19,7 +19,7 @@ from tests.fixtures.waiting import SOON, Journal, until
 SOURCE = ApplicationSource("tests.fixtures.unique_app:app")
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=["memory", pytest.param("sqlite", marks=pytest.mark.soak), "redis"])
 def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
     where = {"broker_url": shared_url(), "namespace": new_namespace()} if request.param == "redis" else {}
     fleet = Fleet(tmp_path, request.param, **where)
