@@ -8,22 +8,20 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from stem_actors import Handle, TaskState
-from stem_actors.errors import BrokerUnavailable
+from stem_actors import TaskState
 from stem_chaos.link import Proxy
 from tests.fixtures.fleet import Fleet, ProcessWorker
+from tests.fixtures.outages import LONG, all_run, result_of
 from tests.fixtures.postgres_server import PostgresServer, new_schema, own_server
 from tests.fixtures.redis_server import free_port
 from tests.fixtures.waiting import SOON, Journal, until
 
-LONG = 60.0
 TASKS = 300
 
 
@@ -45,33 +43,6 @@ def fleet(server: PostgresServer, schema: str, tmp_path: Path) -> Iterator[Fleet
     fleet.close()
 
 
-def result_of(handle: Handle[Any]) -> Any:
-    """What it returned, though the first of the producer's questions may go to a connection that is gone."""
-
-    def answered() -> list[Any]:
-        try:
-            return [handle.get(LONG)]
-        except BrokerUnavailable:
-            return []
-
-    return until(answered, LONG)[0]
-
-
-def all_run(fleet: Fleet, journal: Journal, *faults: Callable[[], object]) -> None:
-    """Enqueue, let the faults happen one by one while tasks run, and see each task succeed without a retry."""
-    words = [f"w{number}" for number in range(TASKS)]
-    handles = fleet.enqueue_many("short", journal.path, words)
-    for number, fault in enumerate(faults, 1):
-        seen = TASKS // 2 * number // (len(faults) + 1)
-        until(lambda seen=seen: len(journal.lines()) >= seen, LONG)  # type: ignore[misc]
-        fault()
-    until(lambda: set(journal.words()) == set(words), LONG, "every task has run")
-    for handle in handles:
-        assert result_of(handle)
-    assert {handle.status().attempt for handle in handles} == {0}
-    assert fleet.dead_letters() == {}
-
-
 def has_recovered(worker: ProcessWorker) -> None:
     """It is ready, and an outage was a state to it and no crash."""
     until(lambda: not worker.reports.reasons, LONG, "ready again")
@@ -81,7 +52,7 @@ def has_recovered(worker: ProcessWorker) -> None:
 
 def test_five_immediate_restarts_under_load_cost_no_task(fleet: Fleet, server: PostgresServer, journal: Journal) -> None:
     worker = fleet.start_process()
-    all_run(fleet, journal, *[server.restart] * 5)
+    all_run(fleet, journal, TASKS, *[server.restart] * 5)
     has_recovered(worker)
 
 
@@ -109,7 +80,7 @@ def test_connections_terminated_under_load_cost_no_task(fleet: Fleet, server: Po
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE %s", (f"stem-{worker.pid}%",)
         )
 
-    all_run(fleet, journal, *[terminate] * 8)
+    all_run(fleet, journal, TASKS, *[terminate] * 8)
     has_recovered(worker)
 
 
@@ -124,7 +95,7 @@ def test_a_server_that_is_frozen_for_a_while_costs_no_task(fleet: Fleet, server:
         finally:
             server.signal(signal.SIGCONT)
 
-    all_run(fleet, journal, freeze)
+    all_run(fleet, journal, TASKS, freeze)
     has_recovered(worker)
 
 
@@ -139,7 +110,7 @@ def test_three_resets_within_two_seconds_cost_no_task(
                 proxy.reset()
                 threading.Event().wait(0.6)
 
-        all_run(fleet, journal, reset_thrice)
+        all_run(fleet, journal, TASKS, reset_thrice)
         has_recovered(worker)
 
 
@@ -208,7 +179,7 @@ def test_workers_behind_pgbouncer_in_transaction_mode_poll_and_lose_nothing(
         url = f"postgres://postgres@127.0.0.1:{port}/postgres?schema={schema}&poll_only=true&poll_interval=100ms"
         fleet.set(broker_url=url)
         worker = fleet.start_process()
-        all_run(fleet, journal)
+        all_run(fleet, journal, TASKS)
         has_recovered(worker)
         assert fleet.enqueue("echo", 1, countdown=0.5).get(SOON) == 1
         fleet.close()

@@ -9,23 +9,22 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from stem_actors import Handle, TaskState
+from stem_actors import TaskState
 from stem_actors.clock import SystemClock
-from stem_actors.errors import BrokerUnavailable, StorageFull
+from stem_actors.errors import StorageFull
 from stem_actors.model.shutdown import ShutdownMode
 from stem_actors.worker import Worker
 from stem_actors.worker_orders import WorkerOrders
 from stem_chaos.link import Proxy
 from tests.fixtures.fleet import SOURCE, Fleet, ProcessWorker, Reports
+from tests.fixtures.outages import LONG, all_run, result_of
 from tests.fixtures.redis_server import RedisServer, own_server
 from tests.fixtures.waiting import SOON, Journal, until
 
 AOF = ("--appendonly", "yes", "--appendfsync", "everysec")
-LONG = 60.0
 TASKS = 600
 
 
@@ -54,33 +53,6 @@ def start_through(proxy: Proxy, fleet: Fleet) -> ProcessWorker:
     return fleet.start_process(broker_url=f"redis://127.0.0.1:{proxy.port}/0")
 
 
-def result_of(handle: Handle[Any]) -> Any:
-    """What it returned, though the first of the producer's questions may go to a connection that is gone."""
-
-    def answered() -> list[Any]:
-        try:
-            return [handle.get(LONG)]
-        except BrokerUnavailable:
-            return []
-
-    return until(answered, LONG)[0]
-
-
-def all_run(fleet: Fleet, journal: Journal, *faults: Callable[[], object]) -> None:
-    """Enqueue, let the faults happen one by one while tasks run, and see each task succeed without a retry."""
-    words = [f"w{number}" for number in range(TASKS)]
-    handles = fleet.enqueue_many("short", journal.path, words)
-    for number, fault in enumerate(faults, 1):
-        seen = TASKS // 2 * number // (len(faults) + 1)
-        until(lambda seen=seen: len(journal.lines()) >= seen, LONG)  # type: ignore[misc]
-        fault()
-    until(lambda: set(journal.words()) == set(words), LONG, "every task has run")
-    for handle in handles:
-        assert result_of(handle)
-    assert {handle.status().attempt for handle in handles} == {0}
-    assert fleet.dead_letters() == {}
-
-
 def has_noticed(worker: ProcessWorker) -> None:
     until(lambda: any("unreachable" in reason for reason in worker.reports.reasons), what="the worker has noticed")
 
@@ -104,7 +76,7 @@ def test_a_server_that_is_killed_and_comes_back_costs_no_task(fleet: Fleet, serv
         has_noticed(worker)
         server.start()
 
-    all_run(fleet, journal, die_and_return)
+    all_run(fleet, journal, TASKS, die_and_return)
     has_recovered(worker)
 
 
@@ -130,6 +102,7 @@ def test_scripts_groups_and_connections_taken_away_under_load_cost_no_task(
     all_run(
         fleet,
         journal,
+        TASKS,
         lambda: server.command("SCRIPT", "FLUSH"),
         lambda: server.command("CLIENT", "KILL", "TYPE", "normal"),
         lambda: server.command("CLIENT", "KILL", "TYPE", "pubsub"),
@@ -171,7 +144,7 @@ def test_a_full_server_refuses_the_producer_and_drains(fleet: Fleet, server: Red
         with pytest.raises(StorageFull, match="maxmemory"):
             fleet.enqueue("note", journal.path, "refused")
 
-    all_run(fleet, journal, fill_up)
+    all_run(fleet, journal, TASKS, fill_up)
     has_recovered(worker)
     server.command("CONFIG", "SET", "maxmemory", "0")
     assert fleet.enqueue("echo", 1).get(SOON) == 1
@@ -190,7 +163,7 @@ def test_three_resets_within_two_seconds_cost_no_task(fleet: Fleet, proxy: Proxy
             proxy.reset()
             threading.Event().wait(0.6)
 
-    all_run(fleet, journal, reset_thrice)
+    all_run(fleet, journal, TASKS, reset_thrice)
     assert resets[-1] - resets[0] < 2
     has_recovered(worker)
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-import msgpack
 
 from stem_actors.adapters.postgres.arrays import Bytes, Integers, Texts
-from stem_actors.adapters.postgres.connection import Database, Parameters, Row, Transaction
+from stem_actors.adapters.postgres.connection import Database, Parameters, Transaction
+from stem_actors.adapters.record_rows import FINALITY, STATE_TEXT, packed_facts, record_of
 from stem_actors.model.lifecycle import TaskState
-from stem_actors.model.outcome import ErrorInfo
 from stem_actors.model.record import TaskRecord
 from stem_actors.ports import RecordPage
 
@@ -90,7 +87,7 @@ class PostgresResults:
 
     def get(self, task_id: str) -> TaskRecord | None:
         rows = self._database.run(_GET, {"namespace": self._namespace, "id": task_id})
-        return _record(rows[0]) if rows else None
+        return record_of(rows[0]) if rows else None
 
     def wait(self, task_ids: Sequence[str], timeout: float) -> dict[str, TaskRecord]:
         wanted = set(task_ids)
@@ -115,7 +112,7 @@ class PostgresResults:
         if not ids:
             return {}
         rows = self._database.run(_FINAL, {"namespace": self._namespace, "ids": ids, "finality": TaskState.SUCCEEDED.finality})
-        return {row[0]: _record(row) for row in rows}
+        return {row[0]: record_of(row) for row in rows}
 
     def list_records(
         self, state: TaskState | None = None, queue: str | None = None, limit: int = 50, offset: int = 0
@@ -132,7 +129,7 @@ class PostgresResults:
                 "offset": offset,
             },
         )
-        items = [_record(row) for row in rows[:limit]]
+        items = [record_of(row) for row in rows[:limit]]
         return RecordPage(items, offset + limit if len(rows) > limit else None)
 
     def purge_expired(self) -> int:
@@ -186,13 +183,13 @@ def packed_records(records: Sequence[TaskRecord], leases: Sequence[int] | None =
     """
     return {
         "ids": Texts([record.id for record in records]),
-        "states": Texts([_STATE_TEXT[record.state] for record in records]),
+        "states": Texts([STATE_TEXT[record.state] for record in records]),
         "queues": Texts([_text_or_none(record.meta.get("queue")) for record in records]),
         "replay_counts": Integers([record.replay_count for record in records]),
         "attempts": Integers([record.attempt for record in records]),
         "delivery_counts": Integers([record.delivery_count for record in records]),
-        "finalities": Integers([_FINALITY[record.state] for record in records]),
-        "facts": Bytes([_facts(record) for record in records]),
+        "finalities": Integers([FINALITY[record.state] for record in records]),
+        "facts": Bytes([packed_facts(record) for record in records]),
         "payloads": Bytes([record.payload for record in records]),
         "leases": Integers([0] * len(records) if leases is None else leases),
     }
@@ -215,7 +212,7 @@ _SET_UNLESS_ENDED = _SET.replace(_OR_OVER, f"AND NOT ({_ENDED}) {_OR_OVER}")
 def read_record(transaction: Transaction, namespace: int, task_id: str) -> TaskRecord | None:
     """As `get`, inside a transaction."""
     rows = transaction.run(_GET, {"namespace": namespace, "id": task_id})
-    return _record(rows[0]) if rows else None
+    return record_of(rows[0]) if rows else None
 
 
 def _runs_of_unique(records: Sequence[TaskRecord]) -> Iterable[Sequence[TaskRecord]]:
@@ -230,39 +227,5 @@ def _runs_of_unique(records: Sequence[TaskRecord]) -> Iterable[Sequence[TaskReco
         yield list(part.values())
 
 
-_FINALITY = {state: state.finality for state in TaskState}
-_STATE_TEXT = {state: state.value for state in TaskState}
-
-
-def _facts(record: TaskRecord) -> bytes:
-    error = record.error
-    facts = (None if error is None else (error.type, error.message, error.stack, error.meta), record.retryable, record.meta)
-    packed: bytes = msgpack.packb(facts, default=_plain)
-    return packed
-
-
 def _text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _plain(value: object) -> Any:
-    """A mapping that is no dict."""
-    return dict(value)  # type: ignore[call-overload]  # msgpack hands over whatever it cannot pack; dict() refuses in its place
-
-
-def _record(row: Row) -> TaskRecord:
-    task_id, state, attempt, delivery_count, replay_count, payload, facts, created_at, updated_at = row
-    error, retryable, meta = msgpack.unpackb(facts, strict_map_key=False)
-    return TaskRecord(
-        task_id,
-        TaskState(state),
-        attempt,
-        delivery_count,
-        replay_count,
-        payload,
-        None if error is None else ErrorInfo(*error),
-        retryable,
-        meta,
-        created_at,
-        updated_at,
-    )

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgpack
 
+from stem_actors.adapters.record_rows import plain
 from stem_actors.adapters.redis.connection import Call, Listener, Script, Server
 from stem_actors.adapters.redis.keys import Keys
 from stem_actors.model.lifecycle import TaskState
@@ -209,7 +210,7 @@ def packed_record(record: TaskRecord) -> bytes:
             retryable,
             meta,
         ),
-        default=_plain,
+        default=plain,
     )
     return _head(replay_count, attempt, delivery_count, state) + rest
 
@@ -217,11 +218,6 @@ def packed_record(record: TaskRecord) -> bytes:
 @lru_cache(maxsize=256)  # nearly all records of a batch are of first attempts that succeeded
 def _head(replay_count: int, attempt: int, delivery_count: int, state: TaskState) -> bytes:
     return f"{replay_count:010}{attempt:010}{delivery_count:010}{_ENDINGS[state]}".encode()
-
-
-def _plain(value: object) -> Any:
-    """A mapping that is no dict."""
-    return dict(value)  # type: ignore[call-overload]  # msgpack hands over whatever it cannot pack; dict() refuses in its place
 
 
 def _record(task_id: str, value: bytes | None, now: float) -> TaskRecord | None:

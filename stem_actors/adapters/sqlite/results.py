@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-import msgpack
-
+from stem_actors.adapters.record_rows import FINALITY, STATE_TEXT, packed_facts, record_of
 from stem_actors.adapters.sqlite.connection import Database, Insertion, Row
 from stem_actors.adapters.sqlite.sets import MANY, as_set
 from stem_actors.adapters.sqlite.wakeup import topic
 from stem_actors.model.lifecycle import TaskState
-from stem_actors.model.outcome import ErrorInfo
 from stem_actors.model.record import TaskRecord
 from stem_actors.ports import RecordPage
 
@@ -85,7 +82,7 @@ class SqliteResults:
             f"SELECT {_COLUMNS} FROM result WHERE namespace = ? AND id = ? AND expires_at > ?",
             (self._database.namespace_id(self._namespace), task_id, self._database.clock.now()),
         )
-        return _record(rows[0]) if rows else None
+        return record_of(rows[0]) if rows else None
 
     def wait(self, task_ids: Sequence[str], timeout: float) -> dict[str, TaskRecord]:
         found = self._final(task_ids)
@@ -112,7 +109,7 @@ class SqliteResults:
                 self._database.clock.now(),
             ),
         )
-        return {row[0]: _record(row) for row in rows}
+        return {row[0]: record_of(row) for row in rows}
 
     def list_records(
         self, state: TaskState | None = None, queue: str | None = None, limit: int = 50, offset: int = 0
@@ -132,7 +129,7 @@ class SqliteResults:
                 "offset": offset,
             },
         )
-        items = [_record(row) for row in rows[:limit]]
+        items = [record_of(row) for row in rows[:limit]]
         return RecordPage(items, offset + limit if len(rows) > limit else None)
 
     def purge_expired(self) -> int:
@@ -166,11 +163,7 @@ def read_record(connection: sqlite3.Connection, namespace: int, task_id: str, no
     row = connection.execute(
         f"SELECT {_COLUMNS} FROM result WHERE namespace = ? AND id = ? AND expires_at > ?", (namespace, task_id, now)
     ).fetchone()
-    return None if row is None else _record(row)
-
-
-_FINALITY = {state: state.finality for state in TaskState}
-_STATE_TEXT = {state: state.value for state in TaskState}
+    return None if row is None else record_of(row)
 
 
 def packed_record(record: TaskRecord) -> Row:
@@ -179,39 +172,15 @@ def packed_record(record: TaskRecord) -> Row:
     Raises:
         TypeError, ValueError, OverflowError: its meta or error holds what has no stored form.
     """
-    task_id, state, attempt, delivery_count, replay_count, payload, error, retryable, meta, _, _ = record
-    facts = (None if error is None else (error.type, error.message, error.stack, error.meta), retryable, meta)
+    task_id, state, attempt, delivery_count, replay_count, payload, _, _, meta, _, _ = record
     return (
         task_id,
-        _STATE_TEXT[state],
+        STATE_TEXT[state],
         meta.get("queue"),
         replay_count,
         attempt,
         delivery_count,
-        _FINALITY[state],
-        msgpack.packb(facts, default=_plain),
+        FINALITY[state],
+        packed_facts(record),
         payload,
-    )
-
-
-def _plain(value: object) -> Any:
-    """A mapping that is no dict."""
-    return dict(value)  # type: ignore[call-overload]  # msgpack hands over whatever it cannot pack; dict() refuses in its place
-
-
-def _record(row: Row) -> TaskRecord:
-    task_id, state, attempt, delivery_count, replay_count, payload, facts, created_at, updated_at = row
-    error, retryable, meta = msgpack.unpackb(facts, strict_map_key=False)
-    return TaskRecord(
-        task_id,
-        TaskState(state),
-        attempt,
-        delivery_count,
-        replay_count,
-        payload,
-        None if error is None else ErrorInfo(*error),
-        retryable,
-        meta,
-        created_at,
-        updated_at,
     )
