@@ -6,10 +6,11 @@ A new adapter adds its `Fabric` to `FABRICS` and passes the suite.
 from __future__ import annotations
 
 import sqlite3
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 from stem_actors.adapters import open_stores
 from stem_actors.adapters.memory import MemoryServer
 from stem_actors.clock import Clock, SystemClock
+from stem_actors.errors import BrokerUnavailable
 from stem_actors.model.delivery import Handout, State
 from stem_actors.model.lapse import Retention
 from stem_actors.model.lifecycle import TaskState
@@ -336,3 +338,28 @@ def meanwhile(function: Callable[..., T], *arguments: Any) -> Iterator[Future[T]
     """Run it in another thread for the time of a block; the block asks the future, with a deadline."""
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(function, *arguments)
+
+
+# ---------------------------------------------------------------- servers that come and go
+
+
+def until_answered(question: Callable[[], T], *expected: type[Exception], timeout: float = PROMPTLY) -> T:
+    """Ask again, as actors do, until there is an answer that is true."""
+    deadline = time.monotonic() + timeout
+    while True:
+        with suppress(*expected):
+            answer = question()
+            if answer:
+                return answer
+        assert time.monotonic() < deadline, "no answer in time"
+        time.sleep(0.01)
+
+
+def publish_at_last(broker: Broker, task_id: str) -> None:
+    """Once the broker is back."""
+
+    def is_published() -> bool:
+        publish(broker, task_id)
+        return True
+
+    until_answered(is_published, BrokerUnavailable)

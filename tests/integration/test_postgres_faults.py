@@ -12,8 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 import pytest
@@ -32,16 +33,17 @@ from tests.contract.fabric import (
     meanwhile,
     message,
     publish,
+    publish_at_last,
     record_of,
     results_of,
     settle,
     take,
     take_one,
+    until_answered,
 )
 from tests.fixtures.postgres_server import PostgresServer, new_schema, own_server
 
 LONG = 30.0
-T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -84,28 +86,6 @@ def through(proxy: Proxy, schema: str) -> str:
     return f"postgres://postgres@127.0.0.1:{proxy.port}/postgres?schema={schema}"
 
 
-def until(question: Callable[[], T], *expected: type[Exception], timeout: float = PROMPTLY) -> T:
-    """Ask again, as actors do, until there is an answer that is true."""
-    deadline = time.monotonic() + timeout
-    while True:
-        with contextlib.suppress(*expected):
-            answer = question()
-            if answer:
-                return answer
-        assert time.monotonic() < deadline, "no answer in time"
-        time.sleep(0.01)
-
-
-def publish_at_last(broker: Broker, task_id: str) -> None:
-    """Once the broker is back."""
-
-    def is_published() -> bool:
-        publish(broker, task_id)
-        return True
-
-    until(is_published, BrokerUnavailable)
-
-
 # ---------------------------------------------------------------- the server goes and comes
 
 
@@ -118,7 +98,7 @@ def test_a_server_that_restarts_keeps_tasks_leases_and_results(server: PostgresS
     settle(broker, done, record=record_of(done, payload=b"42"))
     publish(broker, "last")
     server.restart(mode)
-    assert until(lambda: broker.extend([held.lease]), BrokerUnavailable) == [Done()]
+    assert until_answered(lambda: broker.extend([held.lease]), BrokerUnavailable) == [Done()]
     assert (counts(broker), counts(broker, "dead")) == ((2, 1, 1, 0), (0, 0, 0, 1))
     record = results_of(stores).get("done")
     assert record is not None
@@ -135,7 +115,7 @@ def test_a_claim_that_a_crash_took_back_is_no_lease_and_its_token_is_not_drawn_a
     server.execute(f'DELETE FROM "{broker._database.endpoint.schema}".leased')  # type: ignore[attr-defined]  # as if not on the disk
     publish(broker, "b")
     server.restart("immediate")
-    other = until(lambda: take(broker), BrokerUnavailable)[0]
+    other = until_answered(lambda: take(broker), BrokerUnavailable)[0]
     assert other.lease.token != lost.lease.token
     assert settle(broker, lost) == Stale()
     assert settle(broker, other) == Done()
@@ -151,7 +131,7 @@ def test_a_waiting_consumer_survives_a_restart_and_hears_of_work_afterwards(serv
                 handouts = received.result(LONG)
                 assert ids(handouts) == ["a"]
                 return
-        assert ids(until(lambda: intake.receive(10, 0.5), BrokerUnavailable)) == ["a"]
+        assert ids(until_answered(lambda: intake.receive(10, 0.5), BrokerUnavailable)) == ["a"]
 
 
 def test_a_server_that_is_away_is_unavailable_at_once_and_named() -> None:
@@ -190,11 +170,11 @@ def test_connections_that_are_terminated_again_and_again_cost_errors_and_no_task
     def produce() -> None:
         for number in range(tasks):
             batch = [message(f"task-{number}")]
-            until(lambda number=number, batch=batch: done(broker.publish, "sender", number + 1, batch), BrokerUnavailable)  # type: ignore[misc]
+            until_answered(partial(done, broker.publish, "sender", number + 1, batch), BrokerUnavailable)
 
     def consume(holder: str) -> None:
         with opened(url) as stores:
-            intake = until(lambda: stores.broker.open_intake(["default"], holder), BrokerUnavailable)
+            intake = until_answered(lambda: stores.broker.open_intake(["default"], holder), BrokerUnavailable)
             deadline = time.monotonic() + 2 * LONG
             while time.monotonic() < deadline and not (producing.done() and over.is_set()):
                 with contextlib.suppress(BrokerUnavailable):
@@ -215,7 +195,7 @@ def test_connections_that_are_terminated_again_and_again_cost_errors_and_no_task
         for future in futures:
             future.result(LONG)
     assert len(seen) == tasks
-    assert until(lambda: done(broker.depths), BrokerUnavailable)
+    assert until_answered(lambda: done(broker.depths), BrokerUnavailable)
     assert broker.depths() == []
 
 
@@ -239,7 +219,7 @@ def test_a_listener_whose_connection_is_cut_finds_its_work_all_the_same(server: 
     with opened(url) as other:
         for number in range(10):
             with meanwhile(intake.receive, 10, LONG) as received:
-                until(lambda: cut_listeners(server))
+                until_answered(lambda: cut_listeners(server))
                 publish(other.broker, f"task-{number}")
                 assert ids(received.result(PROMPTLY)) == [f"task-{number}"]
 
@@ -251,8 +231,8 @@ def cut_listeners(server: PostgresServer) -> list[Any]:
 def test_who_waits_without_hints_is_told_again_once_they_are_back(server: PostgresServer, stores: Stores, url: str) -> None:
     intake = stores.broker.open_intake(["default"], "holder-1")
     assert intake.receive(10, 0.01) == []
-    until(lambda: cut_listeners(server))
-    until(lambda: listeners(server))
+    until_answered(lambda: cut_listeners(server))
+    until_answered(lambda: listeners(server))
     with opened(url) as other, meanwhile(intake.receive, 10, LONG) as received:
         publish(other.broker, "a")
         assert ids(received.result(PROMPTLY)) == ["a"]
@@ -283,7 +263,7 @@ def test_a_publication_whose_answer_was_lost_is_stored_once_when_repeated(server
             stores.broker.publish("sender", 1, [message("a"), message("b", delay=60)])
         proxy.heal()
         batch = [message("a"), message("b", delay=60)]
-        assert until(lambda: done(stores.broker.publish, "sender", 1, batch), BrokerUnavailable)
+        assert until_answered(lambda: done(stores.broker.publish, "sender", 1, batch), BrokerUnavailable)
         assert counts(stores.broker) == (2, 0, 1, 0)
 
 
@@ -297,7 +277,7 @@ def test_a_settlement_whose_answer_was_lost_is_stale_when_repeated_and_has_happe
         with pytest.raises(BrokerUnavailable):
             stores.broker.settle(settlements)
         proxy.heal()
-        assert until(lambda: stores.broker.settle(settlements), BrokerUnavailable) == [Stale(), Stale()]
+        assert until_answered(lambda: stores.broker.settle(settlements), BrokerUnavailable) == [Stale(), Stale()]
         assert counts(stores.broker) == (2, 0, 0, 0)
 
 
@@ -310,7 +290,7 @@ def test_leases_of_an_answer_that_was_lost_are_listed_as_held(server: PostgresSe
         with pytest.raises(BrokerUnavailable):
             intake.receive(1, 0)
         proxy.heal()
-        assert until(lambda: ids(stores.broker.held("holder-1")) == ["a", "b"], BrokerUnavailable)
+        assert until_answered(lambda: ids(stores.broker.held("holder-1")) == ["a", "b"], BrokerUnavailable)
         assert intake.receive(10, 0) == []
 
 
@@ -322,7 +302,7 @@ def test_a_server_that_swallows_everything_is_given_up_within_its_timeout(server
         with pytest.raises(BrokerUnavailable, match="no answer within"):
             stores.broker.extend([held.lease])
         proxy.heal()
-        assert until(lambda: stores.broker.extend([held.lease]), BrokerUnavailable) == [Done()]
+        assert until_answered(lambda: stores.broker.extend([held.lease]), BrokerUnavailable) == [Done()]
 
 
 @contextlib.contextmanager
@@ -342,7 +322,7 @@ def test_an_interrupt_ends_a_wait_although_the_server_is_out_of_reach(server: Po
     with Proxy(("127.0.0.1", server.port)) as proxy, opened(through(proxy, schema) + "&poll_interval=60s") as stores, impatient():
         intake = stores.broker.open_intake(["default"], "holder-1")
         with meanwhile(intake.receive, 10, LONG) as received:
-            until(lambda: intake._ear._changed._waiters)  # type: ignore[attr-defined]  # it has looked, and waits
+            until_answered(lambda: intake._ear._changed._waiters)  # type: ignore[attr-defined]  # it has looked, and waits
             proxy.blackhole()
             intake.interrupt()
             assert received.result(PROMPTLY) == []

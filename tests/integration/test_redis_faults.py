@@ -6,9 +6,9 @@ import contextlib
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -27,18 +27,19 @@ from tests.contract.fabric import (
     meanwhile,
     message,
     publish,
+    publish_at_last,
     record_of,
     results_of,
     settle,
     take,
     take_one,
+    until_answered,
 )
 from tests.fixtures.redis_server import RedisServer, own_server
 
 LONG = 30.0
 HOW_TO = Path(__file__).parents[2] / "docs/how-to/redis.md"
 AOF = ("--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0")
-T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -75,28 +76,6 @@ def broker(stores: Stores) -> Broker:
     return stores.broker
 
 
-def until(question: Callable[[], T], *expected: type[Exception]) -> T:
-    """Ask again, as actors do, until there is an answer that is true."""
-    deadline = time.monotonic() + PROMPTLY
-    while True:
-        with contextlib.suppress(*expected):
-            answer = question()
-            if answer:
-                return answer
-        assert time.monotonic() < deadline, "no answer in time"
-        time.sleep(0.01)
-
-
-def publish_at_last(broker: Broker, task_id: str) -> None:
-    """Once the broker is back."""
-
-    def is_published() -> bool:
-        publish(broker, task_id)
-        return True
-
-    until(is_published, BrokerUnavailable)
-
-
 # ---------------------------------------------------------------- the server goes and comes
 
 
@@ -109,12 +88,12 @@ def test_a_server_that_is_killed_keeps_tasks_leases_and_results_in_its_log(how: 
         done, held = take(broker, 2)
         settle(broker, done, record=record_of(done, payload=b"42"))
         publish(broker, "last")
-        until(lambda: server.command("INFO", "persistence")["aof_buffer_length"] == 0)  # written, if not to the disk
+        until_answered(lambda: server.command("INFO", "persistence")["aof_buffer_length"] == 0)  # written, if not to the disk
         server.kill(how)
         with pytest.raises(BrokerUnavailable):
             broker.extend([held.lease])
         server.start()
-        assert until(lambda: broker.extend([held.lease]), BrokerUnavailable) == [Done()]
+        assert until_answered(lambda: broker.extend([held.lease]), BrokerUnavailable) == [Done()]
         assert (counts(broker), counts(broker, "dead")) == ((2, 1, 1, 0), (0, 0, 0, 1))
         record = results_of(stores).get("done")
         assert record is not None
@@ -127,13 +106,13 @@ def test_a_waiting_consumer_survives_a_restart_and_hears_of_work_afterwards() ->
     with own_server(*AOF) as server, opened(server.url) as stores, opened(server.url) as other:
         intake = stores.broker.open_intake(["default"], "holder-1")
         with meanwhile(intake.receive, 10, LONG) as received:
-            until(lambda: server.command("EXISTS", "stem:{default}:waiters"))
+            until_answered(lambda: server.command("EXISTS", "stem:{default}:waiters"))
             server.kill()
             with pytest.raises(BrokerUnavailable):
                 received.result(PROMPTLY)
         server.start()
         publish(other.broker, "a")
-        assert ids(until(lambda: intake.receive(10, 0.5), BrokerUnavailable)) == ["a"]
+        assert ids(until_answered(lambda: intake.receive(10, 0.5), BrokerUnavailable)) == ["a"]
 
 
 def test_a_server_that_is_away_is_unavailable_at_once_and_named() -> None:
@@ -154,7 +133,7 @@ def test_a_server_that_reads_its_data_is_unavailable_for_now() -> None:
                 while not reloaded.done():
                     publish(stores.broker, "b")
             reloaded.result(LONG)
-        assert "a" in ids(until(lambda: take(stores.broker), BrokerUnavailable))
+        assert "a" in ids(until_answered(lambda: take(stores.broker), BrokerUnavailable))
 
 
 # ---------------------------------------------------------------- connections
@@ -164,13 +143,13 @@ def test_killed_connections_are_made_anew(server: RedisServer, stores: Stores) -
     broker = stores.broker
     intake = broker.open_intake(["default"], "holder-1")
     with meanwhile(intake.receive, 10, LONG) as received:
-        until(lambda: server.command("EXISTS", "stem:{default}:waiters"))
+        until_answered(lambda: server.command("EXISTS", "stem:{default}:waiters"))
         server.command("CLIENT", "KILL", "TYPE", "pubsub")
         with pytest.raises(BrokerUnavailable):
             received.result(PROMPTLY)
     server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     publish_at_last(broker, "a")
-    assert ids(until(lambda: intake.receive(10, 1), BrokerUnavailable)) == ["a"]
+    assert ids(until_answered(lambda: intake.receive(10, 1), BrokerUnavailable)) == ["a"]
 
 
 def test_a_consumer_that_waits_without_a_subscription_is_no_longer_woken_and_finds_its_work_all_the_same(
@@ -227,12 +206,12 @@ def test_three_resets_in_a_row_cost_three_errors_and_no_task(server: RedisServer
         intake = stores.broker.open_intake(["default"], "holder-1")
         for number in range(3):
             with meanwhile(intake.receive, 10, LONG) as received:
-                until(lambda: server.command("EXISTS", "stem:{default}:waiters"))
+                until_answered(lambda: server.command("EXISTS", "stem:{default}:waiters"))
                 proxy.reset()
                 with pytest.raises(BrokerUnavailable):
                     received.result(PROMPTLY)
             publish_at_last(stores.broker, f"task-{number}")
-            assert ids(until(lambda: intake.receive(10, 1), BrokerUnavailable)) == [f"task-{number}"]
+            assert ids(until_answered(lambda: intake.receive(10, 1), BrokerUnavailable)) == [f"task-{number}"]
 
 
 def test_a_server_that_swallows_everything_is_given_up_within_its_timeout(
@@ -254,7 +233,7 @@ def test_a_server_that_swallows_everything_is_given_up_within_its_timeout(
                 ask()
         assert time.monotonic() - start < 5
         proxy.heal()
-        assert until(lambda: stores.broker.extend([held.lease]), BrokerUnavailable) == [Done()]
+        assert until_answered(lambda: stores.broker.extend([held.lease]), BrokerUnavailable) == [Done()]
 
 
 def test_an_interrupt_ends_a_wait_although_the_server_is_out_of_reach(server: RedisServer) -> None:
@@ -289,7 +268,7 @@ def test_a_server_that_is_emptied_under_a_waiting_consumer_goes_on(
     monkeypatch.setattr("stem_actors.adapters.redis.intake.LOOK_EVERY", 0.5)  # nobody knows whom to wake any more
     intake = stores.broker.open_intake(["default"], "holder-1")
     with meanwhile(intake.receive, 10, LONG) as received:
-        until(lambda: server.command("EXISTS", "stem:{default}:waiters"))
+        until_answered(lambda: server.command("EXISTS", "stem:{default}:waiters"))
         server.command("FLUSHALL")
         publish(stores.broker, "a")
         assert ids(received.result(PROMPTLY)) == ["a"]
@@ -449,7 +428,7 @@ def work_through(stores: Stores, server: RedisServer) -> list[str]:
             assert settle(broker, each, verdict, record=record_of(each)) == Done()
         return {"a", "b", "c"} <= set(seen)
 
-    until(drained, BrokerUnavailable)
+    until_answered(drained, BrokerUnavailable)
     broker.depths()
     broker.held("holder-1")
     broker.dead_letters("default")
