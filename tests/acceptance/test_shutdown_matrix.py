@@ -29,7 +29,7 @@ from tests.fixtures.redis_server import new_namespace, shared_url
 DRAIN, GRACE = 1.0, 1.0  # seconds
 MARGIN = 2.0
 HEARD = 0.5
-"""Seconds until the order to leave has reached whoever hands tasks to executors: what begins until then is interrupted as well."""
+"""Seconds until the order to leave has reached whoever hands tasks out: what begins until then is interrupted as well."""
 MODES = ("warm", "soft", "hard")
 KINDS = ("stream", "asleep", "computing", "async", "threaded", "deaf")
 HOWS = ("process", "group", "command", "node")
