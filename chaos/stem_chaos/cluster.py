@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import psutil
 
@@ -24,9 +23,10 @@ from stem_actors import Stem
 from stem_actors.config import resolve
 from stem_actors.errors import ConfigError, OperatorError
 from stem_chaos.clock import SteppedClock
-from stem_chaos.link import Address, Proxy
+from stem_chaos.link import Proxy
 from stem_chaos.node import Node, WorkerProcess, is_running
-from stem_chaos.servers import PrivateRedis, PrivateSqlite, RedisPair
+from stem_chaos.route import route_of
+from stem_chaos.servers import PrivatePostgres, PrivateRedis, PrivateServer, PrivateSqlite, RedisPair
 from stem_chaos.waiting import within
 
 __all__ = ["Cluster", "Layout", "Node", "WorkerProcess", "own_command"]
@@ -73,14 +73,15 @@ class Layout:
 class Cluster:
     """Nodes on one broker, in the directory of a run. `start`, then `keep_alive` often; `stop` and `close` in the end.
 
-    `broker` is `sqlite` or `redis` for a private one, or a URL. The nemesis may do its work in another thread meanwhile.
+    `broker` is `sqlite`, `redis` or `postgres` for a private one, or a URL. The nemesis may do its work in another thread
+    meanwhile.
     `url` is what clients use; it leads through `link` where the broker can be reached by TCP. Each node has another such link.
     """
 
     def __init__(self, directory: Path, broker: str, layout: Layout) -> None:
         self.directory = directory.resolve()
         self.layout = layout
-        self.server: PrivateSqlite | PrivateRedis | RedisPair | None = self._private(broker)
+        self.server: PrivateServer | None = self._private(broker)
         self.link: Proxy | None = None
         self.url = broker
         self.nodes: list[Node] = []
@@ -266,13 +267,15 @@ class Cluster:
         }
         return everything if clock is None else clock.environment(everything)
 
-    def _private(self, broker: str) -> PrivateSqlite | PrivateRedis | RedisPair | None:
+    def _private(self, broker: str) -> PrivateServer | None:
         folder = self.directory / "broker"
         match broker:
             case "sqlite":
                 return PrivateSqlite(folder, self.layout.is_disk_small)
             case "redis":
                 return RedisPair(folder) if self.layout.has_replica else PrivateRedis(folder)
+            case "postgres":
+                return PrivatePostgres(folder)
             case _:
                 return None
 
@@ -284,6 +287,9 @@ class Cluster:
             case PrivateRedis() | RedisPair():
                 link = Proxy(self.server.address)
                 return link, f"redis://127.0.0.1:{link.port}/0"
+            case PrivatePostgres():
+                link = Proxy(self.server.address)
+                return link, f"postgres://postgres@127.0.0.1:{link.port}/postgres"
             case None:
                 return _linked_url(self._broker)
 
@@ -307,22 +313,12 @@ def own_command() -> list[str]:
 
 
 def _linked_url(url: str) -> tuple[Proxy | None, str]:
-    """A link to the server that a URL names, and the URL that leads through it. There is none over TLS, which names its host."""
-    parts = urlsplit(url)
-    target: Address
-    match parts.scheme.lower():
-        case "redis":
-            target = parts.hostname or "localhost", parts.port or 6379
-            link = Proxy(target)
-            user, at, _ = parts.netloc.rpartition("@")
-            return link, parts._replace(netloc=f"{user}{at}127.0.0.1:{link.port}").geturl()
-        case "unix":
-            link = Proxy(unquote(parts.path))
-            options = dict(parse_qsl(parts.query))
-            database, query = options.pop("db", "0"), urlencode(options)
-            return link, f"redis://127.0.0.1:{link.port}/{database}{'?' if query else ''}{query}"
-        case _:
-            return None, url
+    """A link to the server that a URL names, and the URL that leads through it; none where no proxy can stand."""
+    route = route_of(url)
+    if route is None:
+        return None, url
+    link = Proxy(route.target)
+    return link, route.through(link.port)
 
 
 def _send(pid: int, number: int) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TypeAlias
 
-__all__ = ["Address", "Proxy"]
+__all__ = ["Address", "Proxy", "free_port"]
 
 Address: TypeAlias = tuple[str, int] | str
 """Host and port, or the path of a socket."""
@@ -317,3 +317,10 @@ def _resolved(target: Address) -> tuple[socket.AddressFamily, tuple[str, int] | 
         return socket.AF_UNIX, target
     family, _, _, _, address = socket.getaddrinfo(*target, type=socket.SOCK_STREAM)[0]
     return family, (str(address[0]), int(address[1]))
+
+
+def free_port() -> int:
+    """A port that nobody uses at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

@@ -9,21 +9,20 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import psutil
 
+from stem_actors.adapters import postgres
 from stem_actors.config import Settings
-from stem_actors.errors import BrokerUnavailable
-from stem_cli.server_facts import endpoint_of
+from stem_cli.namespaces import RedisNamespace
+from stem_cli.server_facts import postgres_endpoint_of
 from stem_cli.store_facts import file_of
 
-__all__ = ["count_broker", "count_processes", "forget_namespace"]
+__all__ = ["count_broker", "count_processes"]
 
 _KEPT = (b"result:", b"results", b"dead", b"names")
 _PASSING = ("ready", "delayed", "leased", "revocation", "lock", "heartbeat", "control")
-_PAGE = 1000
 
 
 def count_processes(pids: Iterable[int]) -> dict[str, int]:
@@ -51,9 +50,15 @@ def _with_children(pids: Iterable[int]) -> Iterator[psutil.Process]:
 
 
 def count_broker(settings: Settings) -> dict[str, int]:
-    """Keys of the namespace, and the memory (Redis) or the file (SQLite) of all that is there."""
+    """Keys of the namespace, and the memory (Redis), the file (SQLite) or the tables (Postgres) of all that is there."""
     path = file_of(settings.broker_url)
-    return _count_redis(settings) if path is None else _count_sqlite(path)
+    if path is not None:
+        return _count_sqlite(path)
+    place = postgres_endpoint_of(settings.broker_url, settings)
+    if place is None:
+        return _count_redis(settings)
+    keys, size = postgres.count(place, settings.namespace, _PASSING)
+    return {"keys": keys, "broker_bytes": size}
 
 
 def _count_sqlite(path: Path) -> dict[str, int]:
@@ -64,9 +69,9 @@ def _count_sqlite(path: Path) -> dict[str, int]:
 
 
 def _count_redis(settings: Settings) -> dict[str, int]:
-    with closing(_Asking(settings)) as server:
+    with closing(RedisNamespace(settings)) as server:
         prefix = len(settings.namespace) + 1
-        keys = sum(1 for key in server.all_keys() if not _is_kept(key[prefix:]))
+        keys = sum(1 for page in server.pages() for key in page if not _is_kept(key[prefix:]))
         memory = server.ask("INFO", "memory")
     lines = dict(line.split(b":", 1) for line in memory.split(b"\r\n") if b":" in line)
     return {"keys": keys, "broker_bytes": int(lines[b"used_memory"])}
@@ -75,54 +80,3 @@ def _count_redis(settings: Settings) -> dict[str, int]:
 def _is_kept(name: bytes) -> bool:
     """Whether a key holds what is kept after its task: records, dead letters (of a queue, `{queue}:dead…`), chosen ids."""
     return name.rpartition(b"}:")[2].startswith(_KEPT)
-
-
-def forget_namespace(settings: Settings) -> None:
-    """Delete all keys of a Redis namespace; of the run's own one, which nobody else uses."""
-    with closing(_Asking(settings)) as server:
-        page: list[bytes] = []
-        for key in server.all_keys():
-            page.append(key)
-            if len(page) == _PAGE:
-                server.ask("UNLINK", *page)
-                page = []
-        if page:
-            server.ask("UNLINK", *page)
-
-
-class _Asking:
-    """One connection to a Redis server, past Stem's stores."""
-
-    def __init__(self, settings: Settings) -> None:
-        endpoint = endpoint_of(settings.broker_url, settings)
-        assert endpoint is not None
-        self._namespace = settings.namespace
-        self._name = str(endpoint)
-        self._connection: Any = endpoint.connection("stem-chaos", 5.0, 10.0)
-
-    def close(self) -> None:
-        self._connection.disconnect()
-
-    def ask(self, *words: Any) -> Any:
-        """The answer to a command.
-
-        Raises:
-            BrokerUnavailable: there is none.
-        """
-        import redis.exceptions as refused
-
-        try:
-            self._connection.connect()
-            self._connection.send_command(*words)
-            return self._connection.read_response()
-        except refused.RedisError as error:
-            raise BrokerUnavailable(f"{self._name} does not answer: {error}") from error
-
-    def all_keys(self) -> Iterator[bytes]:
-        """Those of the namespace; one may come twice."""
-        cursor = b"0"
-        while True:
-            cursor, keys = self.ask("SCAN", cursor, "MATCH", f"{self._namespace}:*", "COUNT", _PAGE)
-            yield from keys
-            if cursor == b"0":
-                return

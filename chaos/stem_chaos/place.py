@@ -7,16 +7,19 @@ import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from stem_actors import Stem
+from stem_actors.adapters import SCHEMES
 from stem_actors.config import URL, read_value, resolve
 from stem_actors.errors import ConfigError, UsageError
-from stem_chaos.measure import forget_namespace
+from stem_chaos.route import route_of
+from stem_cli.namespaces import forget_namespace
 from stem_cli.store_facts import file_of
 
 __all__ = ["PRIVATE", "Place", "find_place"]
 
-PRIVATE = ("sqlite", "redis")
+PRIVATE = ("sqlite", "redis", "postgres")
 _KEPT = ("STEM_TLS_", "STEM_ACCEPT_DATA_LOSS")
 """Variables of the operator that hold for a run as well: they say how a server may be used. All others are the run's own."""
 
@@ -25,7 +28,7 @@ _KEPT = ("STEM_TLS_", "STEM_ACCEPT_DATA_LOSS")
 class Place:
     """`broker` as a cluster takes it: one of `PRIVATE`, or a URL. `settings` go with it.
 
-    `technology`  sqlite or redis
+    `technology`  one of `PRIVATE`
     `named`       the URL that the operator gave; None for a private one
     """
 
@@ -41,7 +44,7 @@ class Place:
     @property
     def has_links(self) -> bool:
         """Whether nodes and clients reach it by TCP that a proxy can understand."""
-        return self.technology == "redis" and not self.broker.lower().startswith("rediss:")
+        return self.technology != "sqlite" if self.is_private else route_of(self.broker) is not None
 
     def check(self) -> None:
         """Ask the operator's broker for the time; nodes that cannot reach it would be waited for in vain.
@@ -89,4 +92,4 @@ def find_place(broker: str) -> Place:
     if broker.lower().startswith("memory"):
         raise ConfigError("a memory broker lives inside one program, so no node could work on it; name another with --broker")
     kept = {name: value for name, value in os.environ.items() if name.startswith(_KEPT)}
-    return Place(broker, "redis", broker, {**kept, "STEM_NAMESPACE": own})
+    return Place(broker, SCHEMES[urlsplit(broker).scheme.lower()], broker, {**kept, "STEM_NAMESPACE": own})

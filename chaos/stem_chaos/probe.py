@@ -17,6 +17,8 @@ from typing import Any, assert_never
 
 import psutil
 
+from stem_actors.adapters.postgres.connection import Database as PostgresDatabase
+from stem_actors.adapters.postgres.connection import Parameters, Row, Transaction
 from stem_actors.adapters.redis.connection import Call, Server
 from stem_actors.adapters.sqlite.connection import Database
 from stem_actors.executors.frames import Handed
@@ -67,6 +69,7 @@ def _reach_at_steps(points: Points) -> None:
     """Let every store of this process tell when it has changed something for good: what it promises to do in one step it might
     do in two, and nobody outside would see it but by a death in between."""
     write, send, run_all = Database.write, Server.commands, Server.run_all
+    run, transact = PostgresDatabase.run, PostgresDatabase.transact
 
     @contextmanager
     def probed_write(self: Database, durable: bool = True) -> Iterator[sqlite3.Connection]:
@@ -84,9 +87,21 @@ def _reach_at_steps(points: Points) -> None:
         points.step()
         return answers
 
+    def probed_run(self: PostgresDatabase, sql: str, parameters: Parameters | None = None) -> list[Row]:
+        rows = run(self, sql, parameters)
+        points.step()
+        return rows
+
+    def probed_transact(self: PostgresDatabase, work: Callable[[Transaction], Any], durable: bool = True) -> Any:
+        result = transact(self, work, durable)
+        points.step()
+        return result
+
     Database.write = probed_write  # type: ignore[method-assign]  # as above
     Server.commands = probed_commands  # type: ignore[method-assign]
     Server.run_all = probed_run_all  # type: ignore[method-assign]
+    PostgresDatabase.run = probed_run  # type: ignore[method-assign]
+    PostgresDatabase.transact = probed_transact  # type: ignore[method-assign]
 
 
 class ProbedIntake(ForwardingIntake):

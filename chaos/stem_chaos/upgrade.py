@@ -142,11 +142,11 @@ def _requirement(source: str, directory: Path) -> tuple[str, str]:
     """What pip is to install, and the same for people."""
     if source.endswith(".whl"):
         path = Path(source).absolute()
-        return f"stem-actors[redis] @ {path.as_uri()}", path.name
+        return f"stem-actors[redis,postgres] @ {path.as_uri()}", path.name
     commit = _commit(source)
     if commit is not None:
-        return f"stem-actors[redis] @ {_exported(commit, directory).as_uri()}", f"commit {commit[:12]}"
-    return f"stem-actors[redis]=={source.removeprefix('v')}", f"version {source}"
+        return f"stem-actors[redis,postgres] @ {_exported(commit, directory).as_uri()}", f"commit {commit[:12]}"
+    return f"stem-actors[redis,postgres]=={source.removeprefix('v')}", f"version {source}"
 
 
 def _commit(source: str) -> str | None:

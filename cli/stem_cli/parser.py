@@ -863,7 +863,7 @@ def _add_chaos_run(commands: Any) -> None:
         "the end.",
     )
     run.add_argument("suite", metavar="SUITE", help="what to run; `stem-chaos list` names them")
-    run.add_argument("--broker", metavar="URL|sqlite|redis", default="sqlite", help="where tasks wait (default: sqlite)")
+    run.add_argument("--broker", metavar="URL|sqlite|redis|postgres", default="sqlite", help="where tasks wait (default: sqlite)")
     run.add_argument(
         "--schedule", metavar="TEXT", help="other faults than the suite's: FAULT/EVERY[:FOR], with commas between them"
     )

@@ -10,7 +10,7 @@ from stem_actors.adapters.tls import Identity
 from stem_actors.config import Settings
 from stem_cli.store_facts import StoreFacts
 
-__all__ = ["describe_postgres", "describe_server", "endpoint_of", "identity_facts"]
+__all__ = ["describe_postgres", "describe_server", "endpoint_of", "identity_facts", "postgres_endpoint_of"]
 
 
 def endpoint_of(url: str, settings: Settings) -> Endpoint | None:
@@ -18,6 +18,13 @@ def endpoint_of(url: str, settings: Settings) -> Endpoint | None:
     if SCHEMES.get(url.partition(":")[0].lower()) != "redis":
         return None
     return replace(Endpoint.from_url(url), identity=Identity.from_settings(settings))
+
+
+def postgres_endpoint_of(url: str, settings: Settings) -> postgres.Endpoint | None:
+    """The schema of a Postgres URL; None for any other."""
+    if SCHEMES.get(url.partition(":")[0].lower()) != "postgres":
+        return None
+    return replace(postgres.Endpoint.from_url(url), identity=Identity.from_settings(settings))
 
 
 def identity_facts(identity: Identity) -> dict[str, object]:
@@ -44,9 +51,9 @@ def describe_server(endpoint: Endpoint, timeout: float, accepts_data_loss: bool)
 
 def describe_postgres(url: str, settings: Settings) -> StoreFacts | None:
     """Ask the server of a Postgres URL; None for any other."""
-    if SCHEMES.get(url.partition(":")[0].lower()) != "postgres":
+    endpoint = postgres_endpoint_of(url, settings)
+    if endpoint is None:
         return None
-    endpoint = replace(postgres.Endpoint.from_url(url), identity=Identity.from_settings(settings))
     report = postgres.look_at(endpoint)
     hints = [_UNVERIFIED] if endpoint.asks_for_tls and endpoint.identity.allow_insecure else []
     if report is None:

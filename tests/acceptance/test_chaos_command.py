@@ -53,7 +53,7 @@ def processes_of(directory: Path) -> list[int]:
 
 
 @pytest.mark.timeout(170)
-@pytest.mark.parametrize("broker", [pytest.param("sqlite", marks=pytest.mark.soak), "redis"])
+@pytest.mark.parametrize("broker", ["redis", *(pytest.param(name, marks=pytest.mark.soak) for name in ("sqlite", "postgres"))])
 def test_the_smoke_suite_holds_and_says_what_it_saw(broker: str, tmp_path: Path) -> None:
     if broker == "redis":
         need_server()
@@ -76,7 +76,7 @@ def test_the_smoke_suite_holds_and_says_what_it_saw(broker: str, tmp_path: Path)
 
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("broker", ["sqlite", "redis"])
+@pytest.mark.parametrize("broker", ["sqlite", "redis", "postgres"])
 def test_the_upgrade_suite_holds(broker: str, tmp_path: Path) -> None:
     done = command(tmp_path, "run", "upgrade", "--broker", broker, timeout=1100)
     assert done.returncode == HELD, done.stdout + done.stderr

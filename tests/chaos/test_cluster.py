@@ -16,15 +16,15 @@ from stem_actors.errors import ConfigError, OperatorError
 from stem_chaos.clock import SteppedClock
 from stem_chaos.cluster import Cluster, Layout, own_command
 from stem_chaos.node import is_running
+from stem_chaos.route import route_of
+from tests.fixtures import postgres_server
 from tests.fixtures.clusters import LONG, await_results, enqueue, is_stopped, running_cluster, wait_for_workers
-from tests.fixtures.redis_server import need_server, own_server
+from tests.fixtures.redis_server import own_server
 from tests.fixtures.waiting import SOON, until
 
 
-@pytest.mark.parametrize("broker", ["sqlite", pytest.param("redis", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("broker", ["sqlite", *(pytest.param(name, marks=pytest.mark.soak) for name in ("redis", "postgres"))])
 def test_a_cluster_runs_tasks_knows_its_processes_and_leaves_politely(tmp_path: Path, broker: str) -> None:
-    if broker == "redis":
-        need_server()
     with running_cluster(tmp_path, broker, nodes=2, workers=1, concurrency=2) as cluster:
         await_results(enqueue(cluster, 20))
         workers = cluster.workers()
@@ -149,6 +149,43 @@ def test_a_broker_over_tls_has_no_link(tmp_path: Path) -> None:
     assert cluster.link is None
     assert cluster.url == "rediss://broker.example:6379/0"
     cluster.close()
+
+
+def test_a_named_postgres_is_reached_through_links(tmp_path: Path) -> None:
+    url = f"{postgres_server.shared_url()}&schema=stem_chaos_cluster"
+    with running_cluster(tmp_path, url, workers=1, concurrency=1) as cluster:
+        assert cluster.server is None
+        assert cluster.url.startswith("postgres://127.0.0.1:")
+        assert cluster.url.endswith("/postgres?user=postgres&schema=stem_chaos_cluster")
+        assert len(cluster.links) == 2
+        await_results(enqueue(cluster, 5))
+
+
+@pytest.mark.parametrize(
+    ("url", "target", "through"),
+    [
+        (
+            "postgres://a:b@db:7/app?sslmode=disable&schema=s",
+            ("db", 7),
+            "postgres://a:b@127.0.0.1:1/app?sslmode=disable&schema=s",
+        ),
+        ("postgresql://db/app", ("db", 5432), "postgresql://127.0.0.1:1/app"),
+        ("postgres:///app?host=/run/pg&port=7", "/run/pg/.s.PGSQL.7", "postgres://127.0.0.1:1/app"),
+        ("redis://:p@cache/3?a=b", ("cache", 6379), "redis://:p@127.0.0.1:1/3?a=b"),
+        ("unix:///run/redis?db=2&a=b", "/run/redis", "redis://127.0.0.1:1/2?a=b"),
+    ],
+)
+def test_a_proxy_stands_in_the_way_that_a_url_names(url: str, target: object, through: str) -> None:
+    route = route_of(url)
+    assert route is not None
+    assert (route.target, route.through(1)) == (target, through)
+
+
+@pytest.mark.parametrize(
+    "url", ["rediss://cache/0", "postgres://db/app?sslmode=verify-full", "postgres://a,b/app", "postgres:///app", "sqlite:///x"]
+)
+def test_where_no_proxy_can_stand_there_is_none(url: str) -> None:
+    assert route_of(url) is None
 
 
 def test_a_stepped_clock_hides_no_sitecustomize_of_the_host(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Faults of a private Redis, of the links to it and of clocks beside it: each does what it says, heals, and work goes on."""
+"""Faults of a private server, of the links to it and of clocks beside it: each does what it says, heals, and work goes on."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from stem_actors import BrokerUnavailable
 from stem_chaos.cluster import Cluster
 from stem_chaos.nemesis.all import FAULTS
 from stem_chaos.nemesis.fault import CannotInject, Injection
-from stem_chaos.servers import PrivateRedis, RedisPair
+from stem_chaos.servers import PrivatePostgres, PrivateRedis, RedisPair
+from tests.fixtures import postgres_server, redis_server
 from tests.fixtures.clusters import LONG, await_results, enqueue, executions, is_stopped, running_cluster, wait_for_workers
-from tests.fixtures.redis_server import need_server
 from tests.fixtures.waiting import SOON, until
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+@pytest.fixture(scope="module", params=["redis", pytest.param("postgres", marks=pytest.mark.soak)])
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """For faults that leave a cluster as it was."""
-    need_server()
+    {"redis": redis_server, "postgres": postgres_server}[request.param].need_server()
     directory = tmp_path_factory.mktemp("cluster")
-    with running_cluster(directory, "redis", nodes=2, workers=1, concurrency=1, steps_clocks=True) as cluster:
+    with running_cluster(directory, request.param, nodes=2, workers=1, concurrency=1, steps_clocks=True) as cluster:
         yield cluster
 
 
@@ -35,8 +35,8 @@ def cluster(shared: Cluster) -> Iterator[Cluster]:
     work_goes_on(shared)
 
 
-def server_of(cluster: Cluster) -> PrivateRedis:
-    assert isinstance(cluster.server, PrivateRedis)
+def server_of(cluster: Cluster) -> PrivateRedis | PrivatePostgres:
+    assert isinstance(cluster.server, PrivateRedis | PrivatePostgres)
     return cluster.server
 
 
@@ -86,9 +86,9 @@ def test_a_frozen_broker_stands_still_and_forgets_nothing(cluster: Cluster) -> N
     injection = inject(cluster, "freeze-broker")
     assert server.pid is not None
     pid = server.pid
-    until(lambda: is_stopped(pid), SOON, "the stop of redis-server")
+    until(lambda: is_stopped(pid), SOON, "the stop of the server")
     heal(cluster, "freeze-broker", injection)
-    until(server.answers, SOON, "an answer of redis-server")
+    until(server.answers, SOON, "an answer of the server")
     assert server.pid == pid
 
 
@@ -179,7 +179,7 @@ def test_a_clock_is_stepped_and_set_right_while_work_goes_on(cluster: Cluster) -
 
 
 def test_a_replica_takes_over_without_what_it_had_not_heard(tmp_path: Path) -> None:
-    need_server()
+    redis_server.need_server()
     with running_cluster(tmp_path, "redis", workers=1, concurrency=1, has_replica=True) as cluster:
         pair = cluster.server
         assert isinstance(pair, RedisPair)

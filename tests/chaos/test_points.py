@@ -115,7 +115,7 @@ LONG = 60.0
 """Seconds within which a worker runs again that has died several times in a row: it starts some seconds later each time."""
 
 
-@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.soak)])
+@pytest.fixture(params=["sqlite", *(pytest.param(name, marks=pytest.mark.soak) for name in ("redis", "postgres"))])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Probed]:
     with probed(tmp_path, request.param) as made:
         yield made

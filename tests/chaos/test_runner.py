@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from stem_actors import Settings
+from stem_actors import Settings, Stem
 from stem_actors.errors import BrokerUnavailable, ConfigError, OperatorError, UsageError
 from stem_chaos.checker.finding import Validity
 from stem_chaos.checker.leaving import check_leaving
@@ -29,6 +29,7 @@ from stem_chaos.workload import all as built_in
 from stem_chaos.workload.own import Own, OwnTask
 from stem_chaos.workload.short import double
 from stem_chaos.workload.workload import Enqueue
+from tests.fixtures import postgres_server
 from tests.fixtures.redis_server import flush_namespace, own_server, shared_url
 from tests.fixtures.waiting import until
 
@@ -129,6 +130,18 @@ def test_a_named_redis_keeps_what_it_has_and_nothing_of_the_run(tmp_path: Path) 
     assert has_held(judge(read_history(tmp_path / "run")))
 
 
+def test_a_named_postgres_keeps_what_it_has_and_nothing_of_the_run(tmp_path: Path) -> None:
+    server, schema = postgres_server.shared_url(), postgres_server.new_schema()
+    url = f"{server}&schema={schema}"
+    with Stem(settings=Settings(broker_url=url, namespace="theirs")) as theirs:
+        theirs.enqueue_by_name("precious", [])
+        Run(orders(tmp_path, url), untold).carry_out()
+        (depth,) = theirs.stores.broker.depths()
+        assert (depth.queue, depth.pending) == ("default", 1)
+        assert postgres_server.execute(server, f"SELECT name FROM {schema}.namespace") == [("theirs",)]
+    assert has_held(judge(read_history(tmp_path / "run")))
+
+
 def test_a_named_broker_that_does_not_answer_ends_the_run_before_a_node_is_started(tmp_path: Path) -> None:
     with pytest.raises(BrokerUnavailable):
         Run(orders(tmp_path, "redis://127.0.0.1:1/0"), untold).carry_out()
@@ -156,7 +169,7 @@ def test_over_tls_links_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_fault_that_is_not_possible_ends_a_run_that_was_asked_for_it(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="kill-broker needs a private Redis"):
+    with pytest.raises(UsageError, match="kill-broker needs a private server"):
         Run(orders(tmp_path, schedule="kill-broker/100ms"), untold).carry_out()
     assert processes_of(tmp_path / "run") == []
 

@@ -15,9 +15,10 @@ from stem_actors.clock import SystemClock
 from stem_actors.config import resolve
 from stem_actors.errors import BrokerUnavailable, ConfigError
 from stem_actors.ports import Done, Stores
+from stem_chaos.servers.postgres import give_to_owner
 from tests.contract.fabric import ids, publish, settle, take
 from tests.fixtures.certificates import Authority
-from tests.fixtures.postgres_server import PostgresServer, give, own_server
+from tests.fixtures.postgres_server import PostgresServer, own_server
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def server(authority: Authority) -> Iterator[PostgresServer]:
     cert, key = authority.issue("server", "DNS:localhost")
     with own_server() as server:
         for source, name in ((cert, "server.crt"), (key, "server.key"), (authority.cert, "root.crt")):
-            give(Path(shutil.copy(source, server.data / name)))
+            give_to_owner(Path(shutil.copy(source, server.data / name)))
         (server.data / "pg_hba.conf").write_text("local all all trust\nhostssl all mutual all cert\nhost all all all trust\n")
         server.execute("CREATE ROLE mutual LOGIN SUPERUSER")
         for setting in ("ssl = on", "ssl_ca_file = 'root.crt'"):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stem_chaos.nemesis.fault import CannotInject, Injection
-from stem_chaos.servers import PrivateRedis, PrivateSqlite, RedisPair
+from stem_chaos.servers import PrivatePostgres, PrivateRedis, PrivateSqlite, RedisPair
 
 if TYPE_CHECKING:
     from stem_chaos.cluster import Cluster
@@ -27,10 +26,13 @@ class KillBroker:
     lasts: float = 1.0
 
     def begin(self, cluster: Cluster, chance: random.Random) -> Injection | None:
-        return _end(_redis(cluster, self.name), signal.SIGKILL)
+        server = _server(cluster, self.name)
+        injection = _injection(server)
+        server.kill()
+        return injection
 
     def heal(self, cluster: Cluster, injection: Injection) -> None:
-        _redis(cluster, self.name).start()
+        _server(cluster, self.name).start()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +44,13 @@ class RestartBroker:
     lasts: float = 0.5
 
     def begin(self, cluster: Cluster, chance: random.Random) -> Injection | None:
-        return _end(_redis(cluster, self.name), signal.SIGTERM)
+        server = _server(cluster, self.name)
+        injection = _injection(server)
+        server.stop()
+        return injection
 
     def heal(self, cluster: Cluster, injection: Injection) -> None:
-        _redis(cluster, self.name).start()
+        _server(cluster, self.name).start()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +64,15 @@ class FreezeBroker:
     def begin(self, cluster: Cluster, chance: random.Random) -> Injection | None:
         if isinstance(cluster.server, PrivateSqlite):
             return _lock(cluster, cluster.server)
-        server = _redis(cluster, self.name)
+        server = _server(cluster, self.name)
         server.freeze()
-        return Injection(f"redis-server {server.pid}", _EVERYTHING)
+        return _injection(server)
 
     def heal(self, cluster: Cluster, injection: Injection) -> None:
         if isinstance(cluster.server, PrivateSqlite):
             _unlock(cluster, injection)
         else:
-            _redis(cluster, self.name).thaw()
+            _server(cluster, self.name).thaw()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +114,14 @@ class FailOver:
         pair.rejoin()
 
 
-def _redis(cluster: Cluster, name: str) -> PrivateRedis:
+def _server(cluster: Cluster, name: str) -> PrivateRedis | PrivatePostgres:
     match cluster.server:
-        case PrivateRedis():
+        case PrivateRedis() | PrivatePostgres():
             return cluster.server
         case RedisPair():
             return cluster.server.primary
         case _:
-            raise CannotInject(f"{name} needs a private Redis: run with --broker redis")
+            raise CannotInject(f"{name} needs a private server: run with --broker redis or --broker postgres")
 
 
 def _pair(cluster: Cluster, name: str) -> RedisPair:
@@ -125,10 +130,8 @@ def _pair(cluster: Cluster, name: str) -> RedisPair:
     return cluster.server
 
 
-def _end(server: PrivateRedis, number: int) -> Injection:
-    pid = server.pid
-    server.kill(number)
-    return Injection(f"redis-server {pid}", _EVERYTHING)
+def _injection(server: PrivateRedis | PrivatePostgres) -> Injection:
+    return Injection(f"{server.program} {server.pid}", _EVERYTHING)
 
 
 _HOLD_LOCK = """

@@ -86,5 +86,5 @@ class IsolateNode:
 
 def _links(cluster: Cluster, name: str) -> list[Proxy]:
     if cluster.link is None:
-        raise CannotInject(f"{name} needs a broker that is reached by TCP without TLS: a private or a redis:// one")
+        raise CannotInject(f"{name} needs a broker that is reached without TLS: a private server, or a URL of Redis or Postgres")
     return cluster.links

@@ -12,6 +12,7 @@ from stem_actors.errors import UsageError
 from stem_chaos.checker.faults import read_faults
 from stem_chaos.checker.finding import Finding, Validity
 from stem_chaos.history import History, RunFacts
+from stem_chaos.place import PRIVATE
 from stem_chaos.suites import load_suite
 from stem_cli.output import readable_duration
 
@@ -78,7 +79,7 @@ def _is_usual(facts: RunFacts) -> bool:
     """Whether this is the schedule that the suite has anyway."""
     with suppress(UsageError):
         suite = load_suite(facts.suite)
-        places = itertools.product(("sqlite", "redis"), (True, False), (True, False))
+        places = itertools.product(PRIVATE, (True, False), (True, False))
         return any(facts.schedule == suite.schedule_on(*place) for place in places)
     return False
 

@@ -34,7 +34,7 @@ class Suite:
     `calm`, `faults`, `recovery`  the load's three parts: before the first fault, while there are some, after the last
     `patience`    how long after the load everything may take to come to rest
     `schedule`    by where a fault strikes: `nodes`, `links` to a server, and what only a private broker of one kind can suffer,
-                  `sqlite` or `redis`
+                  `sqlite`, `redis` or `postgres`
     `workloads`   name → parameters
     `brokers`     the kinds of broker it is for
     `replaces`    the nodes are replaced by others, one by one, while faults are injected
@@ -51,7 +51,7 @@ class Suite:
     schedule: Mapping[str, str]
     workloads: Mapping[str, Mapping[str, Any]]
     shape: Shape = field(default_factory=Shape)
-    brokers: Sequence[str] = ("sqlite", "redis")
+    brokers: Sequence[str] = ("sqlite", "redis", "postgres")
     replaces: bool = False
     replica: bool = False
     senders: int = 2

@@ -27,7 +27,7 @@ from stem_actors.config import Settings
 from stem_actors.errors import OperatorError
 from stem_actors.ports import Stores
 from stem_cli.bench.records import DIRECTORY, Records, Run
-from stem_cli.server_facts import endpoint_of
+from stem_cli.namespaces import forget_namespace
 from stem_cli.store_facts import file_of
 
 __all__ = ["EXECUTORS", "Bed"]
@@ -80,8 +80,7 @@ class Bed:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             self.clear()
-            if self.technology in ("redis", "rediss", "unix"):
-                _forget_keys(self.settings)
+            forget_namespace(self.settings)
         except Exception:
             if kind is None:  # else the first error is the one to tell of
                 raise
@@ -195,23 +194,3 @@ def _new_directory(url: str) -> Path:
         raise OperatorError(
             f"no file can be made beside {path} to measure on ({error.strerror}); name a database elsewhere with --broker"
         ) from error
-
-
-def _forget_keys(settings: Settings) -> None:
-    """Delete all keys of a Redis namespace; of our own one, which nobody else uses."""
-    endpoint = endpoint_of(settings.broker_url, settings)
-    assert endpoint is not None
-    connection = endpoint.connection("stem-bench", 5.0, 5.0)
-    connection.connect()
-    try:
-        cursor = b"0"
-        while True:
-            connection.send_command("SCAN", cursor, "MATCH", f"{settings.namespace}:*", "COUNT", "1000")
-            cursor, keys = connection.read_response()
-            if keys:
-                connection.send_command("UNLINK", *keys)
-                connection.read_response()
-            if cursor == b"0":
-                return
-    finally:
-        connection.disconnect()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from stem_actors.adapters.postgres import errors, schema
+from stem_actors.adapters.postgres import errors, namespaces, schema
 from stem_actors.adapters.postgres.broker import PostgresBroker
 from stem_actors.adapters.postgres.connection import MIGRATION_TIMEOUT, Database, connection_class, driver
 from stem_actors.adapters.postgres.control import PostgresControl
@@ -23,7 +23,19 @@ from stem_actors.clock import Clock
 from stem_actors.errors import StemError
 from stem_actors.model.lapse import Retention
 
-__all__ = ["VERSION", "Endpoint", "PostgresSpace", "ServerReport", "Standing", "look_at", "migrate", "migration_sql", "standing"]
+__all__ = [
+    "VERSION",
+    "Endpoint",
+    "PostgresSpace",
+    "ServerReport",
+    "Standing",
+    "count",
+    "forget",
+    "look_at",
+    "migrate",
+    "migration_sql",
+    "standing",
+]
 
 
 class PostgresSpace:
@@ -82,6 +94,18 @@ def migrate(endpoint: Endpoint) -> Standing:
 def migration_sql(endpoint: Endpoint, after: int) -> str:
     """The SQL that does so from version `after` on, for people to run."""
     return schema.script(after, endpoint.schema)
+
+
+def count(endpoint: Endpoint, namespace: str, tables: Iterable[str]) -> tuple[int, int]:
+    """The rows of a namespace in these tables, and the bytes of all tables of its schema."""
+    with _connected(endpoint) as connection:
+        return namespaces.count(connection, endpoint.schema, namespace, tables)
+
+
+def forget(endpoint: Endpoint, namespace: str) -> None:
+    """Delete all of a namespace that nobody uses any more."""
+    with _connected(endpoint) as connection:
+        namespaces.forget(connection, endpoint.schema, namespace)
 
 
 @contextmanager

@@ -53,6 +53,8 @@ OLDEST_SERVER = 12_00_00
 TRIES = 20
 """Of what the server undid for the sake of another transaction."""
 
+_POOL = "stem-pool-"
+
 # What a fork carried into this process. Closing a connection would say goodbye in the parent's name, so they are kept, unused.
 _inherited: list[Any] = []
 
@@ -274,6 +276,7 @@ class Database:
     def _new_pool(self) -> Any:
         from psycopg_pool import ConnectionPool
 
+        logging.getLogger("psycopg.pool").addFilter(_is_for_others)
         pool: Any = ConnectionPool(
             connection_class=connection_class(),
             kwargs=self._connection_parameters(""),
@@ -285,7 +288,7 @@ class Database:
             reconnect_timeout=0,
             configure=self._configure,
             num_workers=1,
-            name=f"stem-{self.endpoint.schema}",
+            name=f"{_POOL}{self.endpoint.schema}",
         )
         pool.open()
         return pool
@@ -398,13 +401,17 @@ class _Foreign:
 
 
 def _innermost(connection: Any) -> Any:
-    """psycopg's connection; SQLAlchemy has it inside of its own."""
+    """psycopg's connection; SQLAlchemy has it inside of its own, and that inside of a session."""
     psycopg = driver()
-    for _ in range(3):
+    for _ in range(4):
         if isinstance(connection, psycopg.Connection):
             return connection
         inner = getattr(connection, "driver_connection", None) or getattr(connection, "connection", None)
-        connection = inner() if callable(inner) else inner
+        if callable(inner):
+            inner = inner()
+        elif hasattr(connection, "in_transaction") and not connection.in_transaction():
+            connection.begin()  # as its own statements do: it commits nothing but what it knows to have begun
+        connection = inner
     raise UsageError(
         "a task is enqueued inside the transaction of a psycopg 3 connection, or of one of SQLAlchemy that has it inside"
     )
@@ -454,6 +461,12 @@ def connection_class() -> Any:
                 return stop.value
 
     return BoundedConnection
+
+
+def _is_for_others(record: logging.LogRecord) -> bool:
+    """Whether the pool may log this: of ours, whoever needs a connection says what is wrong, and once."""
+    told = record.args if isinstance(record.args, tuple) else ()
+    return not any(isinstance(each, connection_class()) or str(each).startswith(_POOL) for each in told)
 
 
 def _events(wanted: int, writing: int) -> int:

@@ -1,7 +1,4 @@
-"""Brokers of a run's own: a directory for SQLite, a `redis-server`, or a pair of them of which one takes over from the other.
-
-They belong to the run, so faults may do with them what they like; a broker that somebody named by its URL is never touched.
-"""
+"""A `redis-server` of a run's own, or a pair of them of which one takes over from the other."""
 
 from __future__ import annotations
 
@@ -15,46 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from stem_actors.errors import OperatorError
-from stem_chaos.link import Address, Proxy
+from stem_chaos.link import Address, Proxy, free_port
 from stem_chaos.waiting import within
 
-__all__ = ["PrivateRedis", "PrivateSqlite", "RedisPair", "redis_program"]
+__all__ = ["PrivateRedis", "RedisPair", "redis_program"]
 
 _PATIENCE = 20.0
 _OLDEST = 7
-_SMALL = "256m"  # of memory, when it is full
-
-
-class PrivateSqlite:
-    """A database in a directory of its own, on a small file system of its own if `is_small` (only root may make one)."""
-
-    def __init__(self, directory: Path, is_small: bool = False) -> None:
-        self.directory = directory
-        self.path = directory / "stem.db"
-        self._is_small = is_small
-        self.is_mounted = False
-        self.refusal = ""
-
-    @property
-    def url(self) -> str:
-        return f"sqlite:///{self.path}"
-
-    def start(self) -> None:
-        """Make the directory. A small file system that may not be mounted leaves an ordinary one, and `refusal` says why."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        if self._is_small:
-            words = ["mount", "-t", "tmpfs", "-o", f"size={_SMALL}", "stem-chaos", str(self.directory)]
-            try:
-                mounted = subprocess.run(words, capture_output=True, text=True, check=False)
-                self.is_mounted, self.refusal = mounted.returncode == 0, mounted.stderr.strip()
-            except OSError as error:
-                self.refusal = str(error)
-
-    def close(self) -> None:
-        """Give the file system back, and the database with it; what lies in an ordinary directory stays."""
-        if self.is_mounted:
-            self.is_mounted = False
-            subprocess.run(["umount", "--lazy", str(self.directory)], capture_output=True, check=False)
 
 
 class PrivateRedis:
@@ -63,6 +27,8 @@ class PrivateRedis:
     The file is written before a client hears the answer and never waits for the disk, so that what was acknowledged outlives a
     SIGKILL. (With `everysec` a write may wait for a disk's flush, and its client is answered all the same.)
     """
+
+    program = "redis-server"
 
     def __init__(self, directory: Path, *options: str) -> None:
         self.directory = directory
@@ -91,7 +57,7 @@ class PrivateRedis:
         for _ in range(5):
             is_new = not self.port
             if is_new:
-                self.port = _free_port()
+                self.port = free_port()
             self._process = self._run(*options)
             if within(_PATIENCE, lambda: self.answers() or self._has_ended()) and not self._has_ended():
                 return
@@ -101,12 +67,13 @@ class PrivateRedis:
             self.port = 0  # somebody else may have taken it
         raise OperatorError(f"redis-server does not start; see {self._log}")
 
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        """End it by a signal and wait until it is gone."""
-        if self._process is not None:
-            process, self._process = self._process, None
-            process.send_signal(number)
-            process.wait(_PATIENCE)
+    def kill(self) -> None:
+        """End it by SIGKILL and wait until it is gone."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it in order."""
+        self._end(signal.SIGTERM)
 
     def freeze(self) -> None:
         if self._process is not None:
@@ -141,6 +108,12 @@ class PrivateRedis:
 
     def _has_ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
+
+    def _end(self, number: int) -> None:
+        if self._process is not None:
+            process, self._process = self._process, None
+            process.send_signal(number)
+            process.wait(_PATIENCE)
 
     def _run(self, *options: str) -> subprocess.Popen[bytes]:
         words = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory), "--logfile", str(self._log)]
@@ -227,10 +200,3 @@ def redis_program() -> str:
     raise OperatorError(
         f"there is no redis-server {_OLDEST} or newer on the PATH: apt install redis-server, or name a broker's URL"
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
