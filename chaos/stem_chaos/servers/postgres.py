@@ -155,7 +155,13 @@ class PrivatePostgres:
         return self._data
 
     def _run(self, data: Path) -> psutil.Popen:
-        settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": "", "fsync": "off"}
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": self.port,
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "authentication_timeout": "5s",  # its end waits for whoever has connected and, stopped by a fault, says nothing
+        }
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with self._log.open("ab") as log:
             return psutil.Popen(
