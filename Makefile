@@ -31,7 +31,7 @@ soak: ## the long tests, with more Hypothesis examples
 	@scripts/set-up dev
 	@$(BIN)/python -m pytest -m soak --hypothesis-profile=soak --timeout=0 $(ARGS)
 
-perf: ## Stem beside Celery, Dramatiq, taskiq and RQ (a quarter of an hour)
+perf: ## Stem beside Celery, Dramatiq, taskiq and RQ (a quarter of an hour); on Postgres: ARGS="--broker postgres"
 	@scripts/set-up dev
 	@$(BIN)/python -m tests.perf $(ARGS)
 

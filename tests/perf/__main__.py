@@ -3,7 +3,8 @@
 comparison.py    the rounds: every system in turn
 trial.py         one measurement of one system, in a process of its own
 measurements.py  what is measured, one function each
-bed.py           a system's worker, and what its tasks recorded
+bed.py           a system's workers, and what its tasks recorded
+servers.py       what the systems run on
 systems.py       what is asked of a system, and which there are
 peers/           one module for each
 tasks.py         the tasks that all of them run
@@ -18,37 +19,36 @@ import json
 import os
 import signal
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from stem_actors.clock import SystemClock
-from stem_actors.errors import OperatorError, UsageError
+from stem_actors.errors import UsageError
 from stem_cli.command import guarded
 from stem_cli.exit_codes import ExitCode
 from stem_cli.output import Output
 from stem_cli.parser import CommandParser
-from tests.fixtures.redis_server import RedisServer, program
 from tests.perf.comparison import Plan, compare
 from tests.perf.environment import ROOT, Environment
 from tests.perf.measurements import MEASUREMENTS, Sizes
 from tests.perf.report import circumstances, document, print_report
-from tests.perf.systems import STEM, SYSTEMS
+from tests.perf.servers import SERVERS
+from tests.perf.systems import ON_BROKER, STEM
 
 __all__: list[str] = []
 
 _FEWEST = 100
-_PEERS = [name for name in SYSTEMS if name != STEM]
+_PEERS = "; ".join(f"on {broker} {', '.join(names[1:])}" for broker, names in ON_BROKER.items())
 
 
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m tests.perf",
-        description="Compare Stem with its peers: on a Redis server of their own, in turns, by the same tasks.",
+        description="Compare Stem with its peers: on a server of their own, in turns, by the same tasks.",
         epilog="Exits with 70 when something could not be measured, or a task did not run exactly once.",
     )
-    parser.add_argument("--only", metavar="NAMES", help=f"only these beside Stem, with commas between them: {', '.join(_PEERS)}")
+    parser.add_argument("--broker", choices=list(SERVERS), default="redis", help="what the systems run on (default: redis)")
+    parser.add_argument("--only", metavar="NAMES", help=f"only these beside Stem, with commas between them: {_PEERS}")
     parser.add_argument("--what", metavar="NAMES", help=f"only these measurements: {', '.join(MEASUREMENTS)}")
     parser.add_argument(
         "--tasks", metavar="N", type=int, default=100_000, help="tasks of Stem's backlog; others get a share (default: 100000)"
@@ -71,7 +71,7 @@ def _run(args: argparse.Namespace, output: Output) -> int:
         raise UsageError(f"--json is {args.json}, and nothing can be written there")
     environment = Environment(args.venv)
     clock = SystemClock()
-    with _own_server() as server:
+    with SERVERS[args.broker]() as server:
         environment.set_up(output.message)
         about, began = circumstances(server), clock.monotonic()
         results = compare(plan, environment, server, output.message)
@@ -87,7 +87,7 @@ def _plan(args: argparse.Namespace) -> Plan:
         raise UsageError(f"--tasks is a number from {_FEWEST}; fewer say nothing")
     if args.rounds < 1:
         raise UsageError("--rounds is a number from 1")
-    systems = [STEM, *(name for name in _chosen("--only", args.only, SYSTEMS) if name != STEM)]
+    systems = [STEM, *(name for name in _chosen("--only", args.only, ON_BROKER[args.broker]) if name != STEM)]
     return Plan(systems, _chosen("--what", args.what, MEASUREMENTS), args.rounds, Sizes(tasks=args.tasks))
 
 
@@ -97,19 +97,6 @@ def _chosen(option: str, value: str | None, known: Iterable[str]) -> list[str]:
     if not named or not set(named) <= set(known):
         raise UsageError(f"{option} is {value!r}; there are {', '.join(known)}")
     return [name for name in known if name in named]
-
-
-@contextmanager
-def _own_server() -> Iterator[RedisServer]:
-    if program() is None:
-        raise OperatorError("there is no redis-server 7 or newer to measure on. On Debian: apt install redis-server")
-    with tempfile.TemporaryDirectory(prefix="stem-perf-redis-") as folder:
-        server = RedisServer(Path(folder))
-        try:
-            server.start()
-            yield server
-        finally:
-            server.kill()
 
 
 def main(words: Sequence[str] | None = None) -> int:

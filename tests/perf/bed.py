@@ -1,4 +1,4 @@
-"""One system under measurement: its worker for the time of a block, and what its tasks have recorded."""
+"""One system under measurement: its workers for the time of a block, and what its tasks have recorded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Bed:
         self._directory = Path(os.environ[DIRECTORY])
         self.records = Records(self._directory)
         self._log = self._directory / "worker.log"
-        self._worker: subprocess.Popen[bytes] | None = None
+        self._workers: list[subprocess.Popen[bytes]] = []
         self._is_kept = False
         self._numbers = 0
         self._awaited = 0
@@ -42,21 +42,22 @@ class Bed:
         self._numbers += count
         return range(self._numbers - count, self._numbers)
 
-    # ------------------------------------------------------------ a worker
+    # ------------------------------------------------------------ workers
 
     @contextmanager
-    def worker(self, is_kept: bool = False) -> Iterator[None]:
-        """A worker for the time of a block; `is_kept` starts it anew when it has ended, as a host's init does."""
+    def workers(self, is_kept: bool = False) -> Iterator[None]:
+        """Its workers for the time of a block; `is_kept` starts anew which has ended, as a host's init does."""
         self._is_kept = is_kept
         try:
-            self._start()
+            for _ in range(self.system.copies):
+                self._workers.append(self._start())
             yield
         finally:
             self._stop()
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
-            self._worker = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-m", *self.system.worker],
                 cwd=self._directory,
                 stdin=subprocess.DEVNULL,
@@ -66,23 +67,26 @@ class Bed:
             )
 
     def _stop(self) -> None:
-        worker, self._worker = self._worker, None
-        if worker is not None:
+        workers, self._workers = self._workers, []
+        for worker in workers:
             worker.terminate()
+        deadline = self.clock.monotonic() + _LEAVING
+        for worker in workers:
             with suppress(subprocess.TimeoutExpired):
-                worker.wait(_LEAVING)
+                worker.wait(max(0.0, deadline - self.clock.monotonic()))
         for process in _started_for(str(self._directory)):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        if worker is not None:
+        for worker in workers:
             worker.wait()
 
-    def _look_after_worker(self) -> None:
-        if self._worker is None or self._worker.poll() is None:
-            return
-        if not self._is_kept:
-            raise OperatorError(f"the worker of {self.system.title} ended with {self._worker.returncode}: {self._last_words()}")
-        self._start()
+    def _look_after_workers(self) -> None:
+        for place, worker in enumerate(self._workers):
+            if worker.poll() is None:
+                continue
+            if not self._is_kept:
+                raise OperatorError(f"a worker of {self.system.title} ended with {worker.returncode}: {self._last_words()}")
+            self._workers[place] = self._start()
 
     # ------------------------------------------------------------ waiting
 
@@ -90,12 +94,12 @@ class Bed:
         """Wait until these tasks have run as well as all that were awaited before, and give their runs.
 
         Raises:
-            OperatorError: nothing has run for a minute, or the worker has ended; with the end of its log.
+            OperatorError: nothing has run for a minute, or a worker has ended; with the end of its log.
         """
         self._awaited += len(numbers)
         count, moved_at = -1, self.clock.monotonic()
         while (now := self.records.count()) < self._awaited:
-            self._look_after_worker()
+            self._look_after_workers()
             if now != count:
                 count, moved_at = now, self.clock.monotonic()
             if self.clock.monotonic() > moved_at + _STANDSTILL:
@@ -110,7 +114,7 @@ class Bed:
         while not condition():
             if self.clock.monotonic() > deadline:
                 return False
-            self._look_after_worker()
+            self._look_after_workers()
             time.sleep(pause)
         return True
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from stem_actors.errors import OperatorError
 from stem_cli.bench.records import DIRECTORY, Check
-from tests.fixtures.redis_server import RedisServer
 from tests.perf.environment import Environment
 from tests.perf.measurements import FIGURES, Sizes, total
+from tests.perf.servers import Server
 from tests.perf.systems import BROKER
 
 __all__ = ["Plan", "Result", "compare", "ratio"]
@@ -42,6 +42,7 @@ class Result:
     title: str
     versions: Mapping[str, str] = field(default_factory=dict)
     share: float = 1.0
+    keeps_results: bool = True
     samples: dict[str, dict[int, float | None]] = field(default_factory=lambda: {name: {} for name in FIGURES})
     checks: dict[str, Check] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)  # by measurement; it is not tried again
@@ -62,6 +63,7 @@ class Result:
 
     def add(self, measurement: str, number: int, told: Mapping[str, Any]) -> None:
         self.title, self.versions, self.share = told["title"], told["versions"], told["share"]
+        self.keeps_results = told["keeps_results"]
         for figure, value in told["values"].items():
             self.samples[figure][number] = value
         if told["check"] is not None:
@@ -77,7 +79,7 @@ def ratio(result: Result, stem: Result, figure: str) -> float | None:
     return median(ratios) if ratios else None
 
 
-def compare(plan: Plan, environment: Environment, server: RedisServer, say: Callable[[str], None]) -> dict[str, Result]:
+def compare(plan: Plan, environment: Environment, server: Server, say: Callable[[str], None]) -> dict[str, Result]:
     """Measure, and tell of each step. What fails with one system is kept with its result."""
     results = {name: Result(name) for name in plan.systems}
     steps = plan.rounds * len(plan.measurements) * len(plan.systems)
@@ -105,13 +107,13 @@ def _told(figure: str, value: float | None, sizes: Sizes) -> str:
     return kind.none.format(bound=sizes.bound) if value is None else f"{value:,.3f} {kind.unit}"
 
 
-def _trial(name: str, measurement: str, sizes: Sizes, environment: Environment, server: RedisServer) -> Mapping[str, Any]:
-    server.command("FLUSHALL")
+def _trial(name: str, measurement: str, sizes: Sizes, environment: Environment, server: Server) -> Mapping[str, Any]:
+    server.empty()
     with tempfile.TemporaryDirectory(prefix="stem-perf-", ignore_cleanup_errors=True) as directory:
         process = subprocess.Popen(
             [str(environment.python), "-m", "tests.perf.trial", name, measurement, json.dumps(asdict(sizes))],
             cwd=directory,
-            env={**environment.variables(), BROKER: server.tcp_url, DIRECTORY: directory},
+            env={**environment.variables(), BROKER: server.url, DIRECTORY: directory},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -17,7 +17,7 @@ __all__ = ["ROOT", "Environment"]
 ROOT = Path(__file__).parents[2]
 
 _REQUIREMENTS = Path(__file__).with_name("requirements.txt")
-_SETTINGS = ("STEM_", "PYTHON", "CELERY_", "DRAMATIQ_", "TASKIQ_", "RQ_")
+_SETTINGS = ("STEM_", "PYTHON", "PG", "CELERY_", "DRAMATIQ_", "TASKIQ_", "RQ_", "PROCRASTINATE_")  # PG: libpq's and PgQueuer's
 _UNREACHABLE = ("Connection", "resolution", "Could not fetch URL", "ProxyError", "Timeout", "unreachable", "SSLError")
 
 
@@ -59,7 +59,8 @@ class Environment:
 
 def _own_requirements() -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [*project["dependencies"], *project["optional-dependencies"]["redis"]]
+    optional = project["optional-dependencies"]
+    return [*project["dependencies"], *optional["redis"], *optional["postgres"]]
 
 
 def _run(command: list[str], failure: str) -> None:

@@ -12,19 +12,17 @@ from dataclasses import asdict
 from typing import Any
 
 from stem_cli.output import Output
-from tests.fixtures.redis_server import RedisServer
 from tests.perf.comparison import Plan, Result, ratio
 from tests.perf.environment import ROOT
 from tests.perf.measurements import FIGURES, Figure, Sizes
+from tests.perf.servers import Server
 from tests.perf.systems import EXECUTORS, STEM
 
 __all__ = ["circumstances", "document", "print_report"]
 
 
-def circumstances(server: RedisServer) -> dict[str, Any]:
+def circumstances(server: Server) -> dict[str, Any]:
     """When and on what; asked before anything is measured, since the load is what others make."""
-    about = server.command("INFO", "server")
-    name = about.get("server_name", "redis")
     return {
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "stem": _own_version(),
@@ -32,7 +30,7 @@ def circumstances(server: RedisServer) -> dict[str, Any]:
         "loadAvg": [round(each, 2) for each in os.getloadavg()],
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
-        "server": f"{name} {about.get(f'{name}_version', about.get('redis_version'))}",
+        "server": server.describe(),
     }
 
 
@@ -50,7 +48,7 @@ def _own_version() -> str:
 def print_report(results: Mapping[str, Result], plan: Plan, about: Mapping[str, Any], seconds: float, output: Output) -> None:
     load = ", ".join(f"{each:.1f}" for each in about["loadAvg"])
     output.line(f"{about['date']}; {about['cpuCount']} processors, load before {load}; {about['system']}")
-    output.line(f"Python {about['python']}, {about['server']} without persistence; {EXECUTORS} executor processes each")
+    output.line(f"Python {about['python']}, {about['server']}; {EXECUTORS} executor processes each")
     output.line(f"median of {plan.rounds} rounds, {seconds:.0f} s; in brackets: how many times better Stem is")
     output.line("")
     figures = {name: figure for name, figure in FIGURES.items() if any(result.samples[name] for result in results.values())}
@@ -65,7 +63,8 @@ def print_report(results: Mapping[str, Result], plan: Plan, about: Mapping[str, 
     for name, result in results.items():
         versions = about["stem"] if name == STEM else ", ".join(f"{key} {value}" for key, value in result.versions.items())
         tasks = "" if result.share == 1 else f"; {result.share:.0%} of the backlog"
-        output.line(f"{result.title}: {versions or 'not measured'}{tasks}")
+        results_kept = "" if result.keeps_results else "; keeps no results"
+        output.line(f"{result.title}: {versions or 'not measured'}{tasks}{results_kept}")
     output.line("")
     for result in results.values():
         for measurement, failure in result.failures.items():
@@ -115,6 +114,7 @@ def _json(name: str, result: Result, stem: Result) -> dict[str, Any]:
         "title": result.title,
         "versions": dict(result.versions),
         "share": result.share,
+        "keepsResults": result.keeps_results,
         "figures": {
             figure: {
                 "unit": FIGURES[figure].unit,

@@ -1,7 +1,8 @@
 """What the comparison asks of a system, which systems there are, and what all of them are told alike.
 
 A system is a module below `peers`: its application, with the tasks of tests/perf/tasks.py, as its workers import it; and one
-class, by which the comparison starts those workers and enqueues. To add one, write the module and name it in `SYSTEMS`.
+class, by which the comparison starts those workers and enqueues. To add one, write the module and name it in `SYSTEMS` and in
+`ON_BROKER`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ __all__ = [
     "BROKER",
     "EXECUTORS",
     "LAPSE",
+    "ON_BROKER",
     "PATIENCE",
     "RESULT_TTL",
     "STEM",
     "SYSTEMS",
     "Bulk",
+    "KeepsResults",
     "System",
     "TaskName",
     "broker_url",
@@ -42,6 +45,13 @@ SYSTEMS = {
     "taskiq": "tests.perf.peers.taskiq:TaskiqSystem",
     "rq": "tests.perf.peers.rq:RqSystem",
     "rq-simple": "tests.perf.peers.rq:RqSimpleSystem",
+    "procrastinate": "tests.perf.peers.procrastinate:ProcrastinateSystem",
+    "pgqueuer": "tests.perf.peers.pgqueuer:PgQueuerSystem",
+    "chancy": "tests.perf.peers.chancy:ChancySystem",
+}
+ON_BROKER = {
+    "redis": [STEM, "celery", "dramatiq", "taskiq", "rq", "rq-simple"],
+    "postgres": [STEM, "procrastinate", "pgqueuer", "chancy"],
 }
 
 
@@ -51,11 +61,17 @@ class System(Protocol):
     title: str
     distributions: Sequence[str]  # whose versions say what was measured
     share: float  # of the tasks of a backlog, so that each takes some seconds for its own
-    worker: Sequence[str]  # after `python -m`: a worker with two executor processes, until SIGTERM
+    worker: Sequence[str]  # after `python -m`: a worker, until SIGTERM
+    copies: int = 1  # workers to start, so that two processes execute
 
     def enqueue(self, task: TaskName, numbers: range) -> None:
         """Enqueue tasks with these numbers one by one, each accepted before the next is sent."""
         ...
+
+
+@runtime_checkable
+class KeepsResults(Protocol):
+    """A system that keeps what a task returned."""
 
     def ask(self, number: int) -> object:
         """Enqueue a no-op, and give its result when it has run."""

@@ -11,7 +11,8 @@ import pytest
 
 from tests.perf.comparison import Result, ratio
 from tests.perf.environment import ROOT
-from tests.perf.systems import SYSTEMS
+from tests.perf.servers import SERVERS
+from tests.perf.systems import ON_BROKER, SYSTEMS
 
 
 def result(**samples: list[float | None]) -> Result:
@@ -24,7 +25,7 @@ def result(**samples: list[float | None]) -> Result:
 
 def told(figure: str, value: float | None, repeated: int = 0) -> dict[str, object]:
     check = {"expected": 10, "missing": 0, "repeated": repeated}
-    return {"title": "a system", "versions": {}, "share": 1.0, "values": {figure: value}, "check": check}
+    return {"title": "a system", "versions": {}, "share": 1.0, "keeps_results": True, "values": {figure: value}, "check": check}
 
 
 def test_ratios_are_taken_within_each_round() -> None:
@@ -61,13 +62,28 @@ def test_a_task_that_ran_twice_in_one_round_is_told_of() -> None:
     assert (found.checks["throughput"].expected, found.checks["throughput"].repeated) == (20, 1)
 
 
+def test_every_system_has_its_broker_and_every_broker_its_server() -> None:
+    assert set().union(*ON_BROKER.values()) == set(SYSTEMS)
+    assert set(ON_BROKER) == set(SERVERS)
+
+
 @pytest.mark.timeout(0)
-def test_every_system_is_measured(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("broker", "server", "bulk"),
+    [
+        ("redis", "without persistence", ["stem", "rq", "rq-simple"]),
+        ("postgres", "fsync on, synchronous_commit on", ["stem", "procrastinate", "pgqueuer", "chancy"]),
+    ],
+)
+def test_every_system_is_measured(broker: str, server: str, bulk: list[str], tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     words = ["--tasks", "400", "--rounds", "1", "--what", "throughput,enqueue,bulk,latency", "--json", str(file)]
-    done = subprocess.run([sys.executable, "-m", "tests.perf", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "tests.perf", "--broker", broker, *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    systems = {system["name"]: system for system in json.loads(file.read_text())["systems"]}
-    assert list(systems) == list(SYSTEMS)
+    found = json.loads(file.read_text())
+    systems = {system["name"]: system for system in found["systems"]}
+    assert server in found["server"]
+    assert list(systems) == ON_BROKER[broker]
     assert all(system["figures"]["throughput"]["value"] > 0 for system in systems.values())
-    assert [name for name, system in systems.items() if system["figures"]["bulk"]["value"]] == ["stem", "rq", "rq-simple"]
+    assert [name for name, system in systems.items() if system["figures"]["bulk"]["value"]] == bulk

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from stem_actors.errors import OperatorError
 from tests.perf.bed import Bed
 from tests.perf.measurements import MEASUREMENTS, Sizes
-from tests.perf.systems import load
+from tests.perf.systems import KeepsResults, load
 
 __all__: list[str] = []
 
@@ -28,7 +28,13 @@ def main() -> None:
     except OperatorError as error:  # all else is better told with a traceback
         sys.exit(str(error))
     versions = {distribution: version(distribution) for distribution in system.distributions}
-    print(json.dumps({"title": system.title, "versions": versions, "share": system.share, **asdict(finding)}))
+    about = {
+        "title": system.title,
+        "versions": versions,
+        "share": system.share,
+        "keeps_results": isinstance(system, KeepsResults),
+    }
+    print(json.dumps({**about, **asdict(finding)}))
 
 
 if __name__ == "__main__":

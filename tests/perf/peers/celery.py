@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import Celery  # type: ignore[import-not-found]  # is in the environment of the comparison only
 
 from tests.perf import tasks
-from tests.perf.systems import EXECUTORS, LAPSE, PATIENCE, RESULT_TTL, System, TaskName, broker_url
+from tests.perf.systems import EXECUTORS, LAPSE, PATIENCE, RESULT_TTL, KeepsResults, System, TaskName, broker_url
 
 __all__ = ["CelerySystem", "app"]
 
@@ -21,7 +21,7 @@ noop = app.task(name="noop")(tasks.noop)
 hold = app.task(name="hold")(tasks.hold)
 
 
-class CelerySystem(System):
+class CelerySystem(System, KeepsResults):
     title = "Celery"
     distributions = ("celery", "kombu")
     share = 0.05

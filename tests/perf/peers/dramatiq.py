@@ -8,7 +8,7 @@ from dramatiq.results import Results  # type: ignore[import-not-found]
 from dramatiq.results.backends.redis import RedisBackend  # type: ignore[import-not-found]
 
 from tests.perf import tasks
-from tests.perf.systems import EXECUTORS, LAPSE, PATIENCE, RESULT_TTL, System, TaskName, broker_url
+from tests.perf.systems import EXECUTORS, LAPSE, PATIENCE, RESULT_TTL, KeepsResults, System, TaskName, broker_url
 
 __all__ = ["DramatiqSystem", "broker"]
 
@@ -24,7 +24,7 @@ noop = dramatiq.actor(tasks.noop)
 hold = dramatiq.actor(tasks.hold)
 
 
-class DramatiqSystem(System):
+class DramatiqSystem(System, KeepsResults):
     title = "Dramatiq"
     distributions = ("dramatiq",)
     share = 0.2

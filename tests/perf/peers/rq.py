@@ -8,7 +8,7 @@ from redis import Redis
 from rq import Queue, Retry  # type: ignore[import-not-found]  # is in the environment of the comparison only
 
 from tests.perf import tasks
-from tests.perf.systems import EXECUTORS, PATIENCE, RESULT_TTL, Bulk, System, TaskName, broker_url
+from tests.perf.systems import EXECUTORS, PATIENCE, RESULT_TTL, Bulk, KeepsResults, System, TaskName, broker_url
 
 __all__ = ["RqSimpleSystem", "RqSystem"]
 
@@ -20,7 +20,7 @@ def _options() -> dict[str, Any]:
     return {"result_ttl": RESULT_TTL, "retry": Retry(max=3)}
 
 
-class RqSystem(System, Bulk):
+class RqSystem(System, Bulk, KeepsResults):
     title = "RQ"
     distributions = ("rq",)
     share = 0.01

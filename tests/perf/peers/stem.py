@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stem_actors import Settings, Stem
 from tests.perf import tasks
-from tests.perf.systems import EXECUTORS, PATIENCE, RESULT_TTL, Bulk, System, TaskName, broker_url
+from tests.perf.systems import EXECUTORS, PATIENCE, RESULT_TTL, Bulk, KeepsResults, System, TaskName, broker_url
 
 __all__ = ["StemSystem", "app"]
 
@@ -13,7 +13,7 @@ noop = app.task(name="noop")(tasks.noop)
 hold = app.task(name="hold")(tasks.hold)
 
 
-class StemSystem(System, Bulk):
+class StemSystem(System, Bulk, KeepsResults):
     title = "Stem"
     distributions = ()  # it runs from the sources
     share = 1.0

@@ -14,7 +14,7 @@ from taskiq_redis import (  # type: ignore[import-not-found]
 )
 
 from tests.perf import tasks
-from tests.perf.systems import EXECUTORS, LAPSE, PATIENCE, RESULT_TTL, System, TaskName, broker_url
+from tests.perf.systems import EXECUTORS, LAPSE, PATIENCE, RESULT_TTL, KeepsResults, System, TaskName, broker_url
 
 __all__ = ["TaskiqSystem", "broker"]
 
@@ -33,7 +33,7 @@ noop = broker.task(task_name="noop")(_noop)
 hold = broker.task(task_name="hold")(tasks.hold)
 
 
-class TaskiqSystem(System):
+class TaskiqSystem(System, KeepsResults):
     title = "taskiq streams"
     distributions = ("taskiq", "taskiq-redis")
     share = 0.2
