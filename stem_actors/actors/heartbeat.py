@@ -105,6 +105,7 @@ class Heartbeat(StemActor):
         self._stored_at = float("-inf")
         self._depths: Sequence[QueueDepth] = ()
         self._asked_at = float("-inf")
+        self._asking_took = 0.0
         self._was_ready: bool | None = None
         self._cured_at = float("-inf")
 
@@ -184,11 +185,12 @@ class Heartbeat(StemActor):
 
     def _ask_broker(self, now: float) -> None:
         """As often as the store hears of us: what waits there, and what its clock shows."""
-        if now - self._asked_at < max(2.0, self._identity.interval or 10.0):
-            return
+        if now - self._asked_at < max(2.0, self._identity.interval or 10.0, min(60.0, 20 * self._asking_took)):
+            return  # counting what waits may take a broker long
         self._asked_at = now
         try:
             found = self._broker.depths()
+            self._asking_took = self.clock.monotonic() - now
             self._server_clock.compare()
         except StemError as error:
             _logger.info("cannot read the queues' depths: %s", error)

@@ -20,6 +20,9 @@ import psycopg
 import pytest
 
 from stem_actors.adapters import open_stores
+from stem_actors.adapters.postgres import floors, pace
+from stem_actors.adapters.postgres.broker import PostgresBroker
+from stem_actors.adapters.postgres.intake import PostgresIntake
 from stem_actors.clock import SystemClock
 from stem_actors.errors import BrokerUnavailable, ConfigError, StorageBroken, StorageFull
 from stem_actors.model.outcome import Ack, DeadLetter, Retry
@@ -366,6 +369,30 @@ def test_a_transaction_that_stays_open_holds_nothing_up(server: PostgresServer, 
         assert counts(broker) == (0, 0, 0, 0)
         assert not broker.sweep().skipped
         holding.rollback()
+
+
+@pytest.mark.parametrize("share", [20, 500], ids=["cheap", "dear"])
+def test_a_task_whose_transaction_took_long_is_found_although_others_have_passed_it(
+    server: PostgresServer, broker: Broker, monkeypatch: pytest.MonkeyPatch, share: int
+) -> None:
+    monkeypatch.setattr(floors, "MEASURE_EVERY", 0.02)
+    monkeypatch.setattr(pace, "SHARE", share)  # "dear": what takes milliseconds is done every second, as with many dead rows
+    intake = broker.open_intake(["default"], "holder-1")
+    assert isinstance(broker, PostgresBroker)
+    assert isinstance(intake, PostgresIntake)
+    (floor_of,) = intake._floors.values()
+    with psycopg.connect(server.url) as connection:
+        broker.publish_within(connection, [message("late")])
+        number = int(server.execute(f'SELECT last_value FROM "{broker._database.endpoint.schema}".number')[0][0])
+
+        def has_passed() -> bool:
+            publish(broker, "other")
+            assert settle(broker, intake.receive(1, LONG)[0]) == Done()
+            return max(floor_of.in_use()) > number
+
+        until_answered(has_passed)
+        connection.commit()
+        assert ids(until_answered(lambda: intake.receive(10, 0.01), timeout=LONG)) == ["late"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="to make a disk that is full takes root")

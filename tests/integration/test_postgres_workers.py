@@ -9,12 +9,15 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from stem_actors import TaskState
+from stem_actors import Handle, TaskState
+from stem_actors.errors import BrokerUnavailable
 from stem_chaos.link import Proxy
 from tests.fixtures.fleet import Fleet, ProcessWorker
 from tests.fixtures.outages import LONG, all_run, result_of
@@ -50,10 +53,64 @@ def has_recovered(worker: ProcessWorker) -> None:
     assert worker.reports.counters["stem_actor_restarts_total"] == 0
 
 
-def test_five_immediate_restarts_under_load_cost_no_task(fleet: Fleet, server: PostgresServer, journal: Journal) -> None:
+@pytest.mark.timeout(150)
+def test_five_immediate_restarts_under_load_cost_no_task(
+    fleet: Fleet, server: PostgresServer, schema: str, journal: Journal
+) -> None:
     worker = fleet.start_process()
-    all_run(fleet, journal, TASKS, *[server.restart] * 5)
+    ends = Ends(server, schema)
+    over = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        producing = pool.submit(keep_supplied, fleet, worker, journal, over)
+        try:
+            for _ in range(5):
+                run_before = len(journal.lines())
+                until(lambda before=run_before: len(journal.lines()) >= before + 50, LONG, "tasks run")  # type: ignore[misc]
+                server.restart("immediate")
+        finally:
+            over.set()
+        handles = producing.result(LONG)
+    assert {word: result_of(handle) for word, handle in handles.items()} == {word: word for word in handles}
+    assert {handle.status().attempt for handle in handles.values()} == {0}
+    assert set(journal.words()) >= set(handles)
+    ended = ends.counted()
+    assert ended.keys() >= {handle.id for handle in handles.values()}
+    assert set(ended.values()) == {1}
+    assert fleet.dead_letters() == {}
     has_recovered(worker)
+
+
+def keep_supplied(fleet: Fleet, worker: ProcessWorker, journal: Journal, over: threading.Event) -> dict[str, Handle[str]]:
+    """Enqueue one by one until it is over, some way ahead of the worker; the handles by the words that the tasks write."""
+    handles: dict[str, Handle[str]] = {}
+    for number in count():
+        until(lambda: over.is_set() or len(handles) < worker.reports.counters["stem_tasks_succeeded_total"] + 400, 2 * LONG)
+        if over.is_set():
+            break
+        with suppress(BrokerUnavailable):  # for longer than the client's patience: then nobody promised anything
+            handles[f"w{number}"] = fleet.enqueue("short", journal.path, f"w{number}")
+    return handles
+
+
+class Ends:
+    """Which tasks ended, as the server itself notes it in the step that stores a final record."""
+
+    def __init__(self, server: PostgresServer, schema: str) -> None:
+        self._server = server
+        self._table = f'"{schema}".ends'
+        server.execute(
+            f"""
+            CREATE TABLE {self._table} (id text NOT NULL);
+            CREATE FUNCTION {self._table}() RETURNS trigger LANGUAGE plpgsql
+                AS $$ BEGIN INSERT INTO {self._table} VALUES (NEW.id); RETURN NULL; END $$;
+            CREATE TRIGGER ends AFTER INSERT OR UPDATE ON "{schema}".result
+                FOR EACH ROW WHEN (NEW.finality >= {TaskState.SUCCEEDED.finality}) EXECUTE FUNCTION {self._table}();
+            """
+        )
+
+    def counted(self) -> dict[str, int]:
+        """How often each ended."""
+        return dict(self._server.execute(f"SELECT id, count(*) FROM {self._table} GROUP BY id"))
 
 
 def test_a_server_that_is_away_for_longer_than_a_lease_does_not_interrupt_what_runs(

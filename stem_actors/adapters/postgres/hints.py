@@ -1,8 +1,8 @@
 """How processes on one schema wake each other: `NOTIFY`, after the fact and not for every row. Only a hint: polling is the truth.
 
 One thread with one connection both sends and listens. A publication does not carry its `NOTIFY` along: transactions that do are
-committed one after another, in the whole server. It is sent when they are through, at once when it is the first for a while, else
-together with what else comes in the next milliseconds.
+committed one after another, in the whole server. It is sent when they are through, without waiting for the disk: at once while
+there are few, else together with what else comes in the next milliseconds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ __all__ = ["Ear", "Hints"]
 _logger = logging.getLogger("stem.postgres")
 
 PAUSE = 0.01
-"""Seconds between two hints of one process; what comes meanwhile goes with the second."""
+"""Seconds between two hints of one process that has many; what comes meanwhile goes with the second."""
+BURST = 10
+"""Hints that may follow one another without a pause, after a time with fewer."""
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 HEARING_INTERVAL = 5.0
 """Seconds between two looks of one who waits and hears: a hint may be lost with the process that was to send it."""
@@ -221,25 +223,28 @@ class Hints:
     def _serve(self, connection: Any, bell: Interrupt) -> bool:
         """Send and hear until nobody needs it any more: True. Raises when the connection is lost."""
         own = connection.info.backend_pid
+        connection.execute("SET synchronous_commit TO off")  # nothing is lost with a hint
         connection.add_notify_handler(lambda notice: None if notice.pid == own else self._dispatch([notice.payload]))
         poll = select.poll()
         poll.register(bell, select.POLLIN)
         poll.register(connection.pgconn.socket, select.POLLIN)
-        quiet_until, spoke_at = float("-inf"), time.monotonic()
+        owed_until, spoke_at = float("-inf"), time.monotonic()  # each hint has its pause, up to BURST of them on credit
         while True:
             if self._ears and not self._is_listening:
                 connection.execute(f'LISTEN "{self.channel}"')
                 self._is_listening = True
                 self._dispatch(list(self._ears))  # what came before is not heard any more
             now = time.monotonic()
-            if self._pending and (now >= quiet_until or self._is_closed):
+            quiet_for = owed_until - now - (BURST - 1) * PAUSE
+            if self._pending and (quiet_for <= 0 or self._is_closed):
                 self._send(connection)
-                quiet_until, spoke_at = now + PAUSE, now
+                owed_until, spoke_at = max(owed_until, now) + PAUSE, now
+                quiet_for = owed_until - now - (BURST - 1) * PAUSE
             if self._is_closed:
                 return self._leaves(True)
             if not self._ears and now - spoke_at >= STAYS and self._leaves(True):
                 return True
-            wait = max(0.0, quiet_until - now) if self._pending else None if self._ears else STAYS
+            wait = max(0.0, quiet_for) if self._pending else None if self._ears else STAYS
             poll.poll(None if wait is None else wait * 1000 + 0.5)
             bell.take()
             self._hear(connection)

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Sequence
 from operator import itemgetter
 
-from stem_actors.adapters.postgres.connection import Database, Parameters, Row, Transaction
-from stem_actors.adapters.postgres.floors import LANES, Floors
+from stem_actors.adapters.postgres.connection import Database, Row, Transaction
+from stem_actors.adapters.postgres.floors import LANES, LOWEST_LANES, WAITING, Floors, lanes
 from stem_actors.adapters.postgres.sweep import PROMOTE
 from stem_actors.model.delivery import Handout, Lease
 from stem_actors.model.lapse import LOWEST_FIRST_EVERY, counted
@@ -36,21 +36,9 @@ _CLAIM = """
     )
     SELECT due, now, token, queue, level, id, visibility, state, sig, body FROM look LEFT JOIN lease ON true ORDER BY token
 """
-_HEAD = """
-    SELECT ctid FROM @ready WHERE queue = %(queue)s {only} AND NOT EXISTS (SELECT FROM look WHERE due <= now)
-    ORDER BY level, rank LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-"""
-_CLAIM_LANES = _CLAIM.format(those=LANES)
-_CLAIM_LOWEST = _CLAIM.format(those=_HEAD.format(only="AND level = (SELECT max(level) FROM @ready WHERE queue = %(queue)s)"))
-_CLAIM_HEAD = _CLAIM.format(those=_HEAD.format(only=""))
-_LOOK = """
-    SELECT
-        (SELECT min(due) FROM @delayed WHERE namespace = %(namespace)s), @now,
-        ARRAY (
-            SELECT id FROM unnest(%(queues)s::int[]) WITH ORDINALITY AS queue (id, place)
-            WHERE EXISTS (SELECT FROM @ready AS ready WHERE ready.queue = queue.id) ORDER BY place
-        )
-"""
+_CLAIM_HEAD = _CLAIM.format(those=LANES)
+_CLAIM_LOWEST = _CLAIM.format(those=LOWEST_LANES)
+_LOOK = f"SELECT (SELECT min(due) FROM @delayed WHERE namespace = %(namespace)s), @now, ARRAY ({WAITING})"
 
 
 def work_topic(queue: int) -> str:
@@ -130,12 +118,12 @@ class PostgresIntake:
 
     def _claim_at_once(self, limit: int) -> list[Row]:
         while True:
-            rows = self._database.run(*self._claim_head(self._queues[0], limit))
+            rows = self._database.run(_CLAIM_HEAD, self._claim(self._queues[0], limit))
             if not self._promotes(*rows[0][:2]):
                 return _handed_out(rows)
 
     def _claim_by_shares(self, limit: int) -> list[Row]:
-        looked_for = {"namespace": self._namespace, "queues": self._queues}
+        looked_for = {"namespace": self._namespace, **lanes(self._floors)}
         while True:
             ((due, now, waiting),) = self._database.run(_LOOK, looked_for)
             if not self._promotes(due, now):
@@ -164,17 +152,12 @@ class PostgresIntake:
         if lowest_first and limit > 0:
             claimed += _handed_out(transaction.run(_CLAIM_LOWEST, self._claim(queue, limit)))
         if len(claimed) < limit:
-            claimed += _handed_out(transaction.run(*self._claim_head(queue, limit - len(claimed))))
+            claimed += _handed_out(transaction.run(_CLAIM_HEAD, self._claim(queue, limit - len(claimed))))
         return claimed
-
-    def _claim_head(self, queue: int, limit: int) -> tuple[str, Parameters]:
-        """The statement that claims in the order of reading, and its parameters."""
-        lanes = self._floors[queue].lanes()
-        claim = self._claim(queue, limit)
-        return (_CLAIM_HEAD, claim) if lanes is None else (_CLAIM_LANES, {**claim, **lanes})
 
     def _claim(self, queue: int, limit: int) -> dict[str, object]:
         return {
+            **lanes({queue: self._floors[queue]}),
             "namespace": self._namespace,
             "queue": queue,
             "limit": limit,

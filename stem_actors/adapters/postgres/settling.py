@@ -19,15 +19,16 @@ from stem_actors.model.record import Settlement
 __all__ = ["held_leases", "settle"]
 
 # The tokens stand there twice, as a table to join with and as a list to look up by: statistics of a table that is nearly empty
-# most of the time make the planner read it from end to end, and keep that plan when it has grown.
+# most of the time make the planner read it from end to end, and keep that plan when it has grown. `(… IN …) IS TRUE` is looked up
+# in a table of hashes, however few rows the planner expects; what it may join it would compare each with each.
 _ACKED, _FIRST, _LAST, _LATER, _DEAD = range(5)
 
 _ACK = f"""
     told AS (SELECT * FROM unnest(%(tokens)s::bigint[], %(holders)s::text[]) AS told (token, holder)),
     gone AS (
-        DELETE FROM @leased AS lease USING told
-        WHERE lease.token = ANY (%(tokens)s::bigint[]) AND lease.token = told.token AND lease.holder = told.holder
-        RETURNING lease.token, lease.namespace, lease.queue, lease.id, lease.marks
+        DELETE FROM @leased AS lease
+        WHERE token = ANY (%(tokens)s::bigint[]) AND ((token, holder) IN (SELECT token, holder FROM told)) IS TRUE
+        RETURNING token, namespace, queue, id, marks
     ),
     {ENDING.format(ended="true")}
 """
@@ -65,7 +66,6 @@ _MOVE = f"""
     ),
     {ENDING.format(ended=f"kind IN ({_ACKED}, {_DEAD})")}
 """
-# Written so that it is looked up in a table of hashes, however many rows the planner expects.
 _RECORD = STORE.format(only="WHERE (record.lease IN (SELECT token FROM gone)) IS TRUE")
 _STATEMENTS = {
     (all_acked, writes): f"WITH {moving}{f', stored AS ({_RECORD})' if writes else ''} SELECT token FROM gone"

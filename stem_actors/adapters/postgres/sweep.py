@@ -6,6 +6,7 @@ A look first, which is all there is to most sweeps: it says when the last one wa
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import msgpack
 from stem_actors.adapters.postgres.arrays import Bytes, Integers
 from stem_actors.adapters.postgres.claims import ENDING
 from stem_actors.adapters.postgres.connection import Database, Transaction
+from stem_actors.adapters.postgres.pace import Pace
 from stem_actors.adapters.postgres.results import read_record, write_record
 from stem_actors.model.lapse import (
     NAME_KEPT,
@@ -51,12 +53,13 @@ PROMOTE = """
 """
 """What is due joins the tail of its level, in the order in which it fell due. A row for each queue."""
 
-# Leases are looked through in the order of their key: the index leads past the pages of the many that are settled by now.
+# Leases are looked through in the order of their key: the index leads past the pages of the many that are settled by now, once a
+# vacuum has been there. Until then it leads to each of them, so this is done less often when it takes long.
 _LOOK = """
     SELECT
         last_sweep, swept_since, @now,
         (SELECT min(due) FROM @delayed WHERE namespace = %(namespace)s),
-        EXISTS (
+        %(leases)s AND EXISTS (
             SELECT FROM (
                 SELECT FROM @leased WHERE namespace = %(namespace)s AND ends <= @now ORDER BY token LIMIT 1
             ) AS lapsed
@@ -163,6 +166,7 @@ class Sweeper:
         self._namespace = namespace
         self._retention = retention
         self._pruned_at: float | None = None
+        self._leases = Pace(database.clock.monotonic)
 
     def sweep(self) -> tuple[Swept, Set[int]]:
         """What it did, and the queues in which there is something to do now."""
@@ -200,7 +204,10 @@ class Sweeper:
         return replace(done, next_due=_seconds_to(self._look() if is_due else look)), queues
 
     def _look(self) -> _Look:
-        return _Look(*self._database.run(_LOOK, {**self._here, "kept": self._retention.dead_letter_ttl})[0])
+        looks_at_leases = self._leases.is_due
+        told = {**self._here, "kept": self._retention.dead_letter_ttl, "leases": looks_at_leases}
+        with self._leases.timed() if looks_at_leases else nullcontext():
+            return _Look(*self._database.run(_LOOK, told)[0])
 
     # ------------------------------------------------------------ leases
 
