@@ -22,13 +22,18 @@ import msgpack
 
 from stem_actors.errors import ConfigError, OperatorError
 from stem_actors.executors.application import ApplicationSource
+from stem_actors.executors.interrupts import deaf_to_interrupts
 from stem_actors.model.shutdown import ShutdownMode
 from stem_actors.model.task import TaskRegistry
 from stem_actors.worker_orders import WorkerOrders
 
 __all__ = ["WorkerProcess", "source_of"]
 
-_ENTRY = "from stem_actors.worker import main; main()"
+# Until it obeys signals it holds nothing, so Ctrl-C ends it as SIGTERM does, without a word.
+_ENTRY = (
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT}); "
+    "from stem_actors.worker import main; main()"
+)
 _USAGE = 64
 
 
@@ -47,13 +52,14 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         environment = os.environ | orders.settings.as_environ()
         environment["PYTHONPATH"] = _import_path()
-        popen = subprocess.Popen(
-            # -P: the working directory holds the user's modules, one of which may be called like one of Python's.
-            [sys.executable, "-P", "-c", _ENTRY, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            env=environment,
-        )
+        with deaf_to_interrupts():
+            popen = subprocess.Popen(
+                # -P: the working directory holds the user's modules, one of which may be called like one of Python's.
+                [sys.executable, "-P", "-c", _ENTRY, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
         theirs.close()
         with contextlib.suppress(OSError):  # it died at once: its exit tells
             ours.sendall(msgpack.packb(orders.to_wire()))

@@ -9,6 +9,7 @@ import itertools
 import logging
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import queue
 import select
@@ -18,6 +19,7 @@ from collections.abc import Callable, Sequence
 
 from stem_actors.executors.application import ApplicationSource
 from stem_actors.executors.child import Codec, Shape
+from stem_actors.executors.interrupts import deaf_to_interrupts
 from stem_actors.executors.process import ExecutorProcess, launch
 
 __all__ = ["ExecutorLauncher"]
@@ -57,7 +59,9 @@ class ExecutorLauncher:
         """Start the forkserver, if that is the method: its lifetime is bound to the calling thread."""
         if self._method == "forkserver":
             multiprocessing.forkserver.set_forkserver_preload(list(self._preload))
-            multiprocessing.forkserver.ensure_running()
+            multiprocessing.resource_tracker.ensure_running()  # which would do so below, and make us hear again
+            with deaf_to_interrupts():  # until it has left our process group
+                multiprocessing.forkserver.ensure_running()
 
     def launch(self, slot: int) -> int:
         """Ask for an executor; the main thread is woken to start it."""

@@ -13,10 +13,13 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 
 from stem_actors.executors import child
 
 child.die_with_parent()
 with contextlib.suppress(PermissionError):  # it leads a session
     os.setpgid(0, 0)
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as it does when it has come up, and what came before that with it
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 gc.freeze()  # what is loaded by now stays shared between the executors instead of being copied by their collectors

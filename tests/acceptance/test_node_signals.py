@@ -69,6 +69,16 @@ def test_a_node_that_is_told_to_leave_while_it_starts_leaves(place: Place, proce
     assert node.everything() == set()
 
 
+@pytest.mark.parametrize("processes", [2, 4, 5], ids=["worker", "forkserver", "executor"])
+def test_ctrl_c_while_a_node_starts_says_no_more_than_it_has_to(place: Place, processes: int) -> None:
+    node = place.start(is_ready=False)
+    eventually(lambda: "starts 1 worker" in node.log and len(node.everything()) >= processes, hint=f"{processes} processes")
+    node.send_group(signal.SIGINT)
+    assert node.wait(10) == 0
+    assert node.everything() == set()
+    assert "Traceback" not in node.log, node.log
+
+
 # ---------------------------------------------------------------- TERM
 
 
