@@ -6,12 +6,12 @@ holder; whoever names another finds no row.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from stem_actors.adapters.postgres import claims
-from stem_actors.adapters.postgres.arrays import Reals
 from stem_actors.adapters.postgres.connection import Database, Row, Transaction
 from stem_actors.adapters.postgres.dead_letters import DeadLetters
 from stem_actors.adapters.postgres.errors import CONTENT_ERRORS
@@ -113,8 +113,11 @@ class PostgresBroker:
         return [_DONE if each.lease.token in ended else _STALE for each in settlements]
 
     def extend(self, leases: Sequence[Lease]) -> list[Answer]:
-        visibilities = Reals([lease.visibility for lease in leases])
-        return self._held_ones(leases, self._database.run(_EXTEND, {**held_leases(leases), "visibilities": visibilities}))
+        alike: dict[float, list[Lease]] = defaultdict(list)  # all of a worker but for tasks with a timeout of their own
+        for lease in leases:
+            alike[lease.visibility].append(lease)
+        told = ({**held_leases(some), "visibility": visibility} for visibility, some in alike.items())
+        return self._held_ones(leases, [row for parameters in told for row in self._database.run(_EXTEND, parameters)])
 
     def end_claims(self, leases: Sequence[Lease]) -> list[Answer]:
         return self._held_ones(leases, self._database.run(claims.END_LEASED, held_leases(leases)))
@@ -225,18 +228,17 @@ class PostgresBroker:
         return DeadLetters(self._database, self._namespace, self._retention.result_ttl)
 
 
+# In one order, lest it and a sweep wait for each other; without a join, as in settling.py.
 _EXTEND = """
-    WITH told AS (
-        SELECT * FROM unnest(%(tokens)s::bigint[], %(holders)s::text[], %(visibilities)s::float8[])
-            AS told (token, holder, visibility)
-    ),
+    WITH told AS (SELECT * FROM unnest(%(tokens)s::bigint[], %(holders)s::text[]) AS told (token, holder)),
     locked AS (
-        SELECT lease.token, told.visibility FROM @leased AS lease JOIN told USING (token, holder)
-        WHERE lease.token = ANY (%(tokens)s::bigint[]) ORDER BY lease.token FOR UPDATE OF lease
+        SELECT token FROM @leased
+        WHERE token = ANY (%(tokens)s::bigint[]) AND ((token, holder) IN (SELECT token, holder FROM told)) IS TRUE
+        ORDER BY token FOR UPDATE
     )
-    UPDATE @leased AS lease SET ends = @now + locked.visibility FROM locked
-    WHERE lease.token = ANY (%(tokens)s::bigint[]) AND lease.token = locked.token
-    RETURNING lease.token, lease.holder, @lazily
+    UPDATE @leased SET ends = @now + %(visibility)s::float8
+    WHERE token = ANY (%(tokens)s::bigint[]) AND (token IN (SELECT token FROM locked)) IS TRUE
+    RETURNING token, holder, @lazily
 """
 _HELD = """
     SELECT token, queue.name, lease.id, coalesce(visibility, %(visibility)s::float8), ends, @now, state, sig, body
