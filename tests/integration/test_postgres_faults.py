@@ -110,9 +110,15 @@ def test_a_server_that_restarts_keeps_tasks_leases_and_results(server: PostgresS
     assert ids(take(broker)) == ["waiting", "last"]
 
 
-def test_a_claim_that_a_crash_took_back_is_no_lease_and_its_token_is_not_drawn_again(
-    server: PostgresServer, broker: Broker
-) -> None:
+def test_what_was_handed_out_a_moment_before_a_crash_stays_leased(server: PostgresServer, broker: Broker) -> None:
+    publish(broker, "a", "b")
+    handout = take_one(broker)
+    server.restart("immediate")
+    assert ids(until_answered(lambda: take(broker), BrokerUnavailable)) == ["b"]
+    assert settle(broker, handout) == Done()
+
+
+def test_a_lease_that_a_crash_took_back_is_none_and_its_token_is_not_drawn_again(server: PostgresServer, broker: Broker) -> None:
     publish(broker, "a")
     lost = take_one(broker)
     server.execute(f'DELETE FROM "{broker._database.endpoint.schema}".leased')  # type: ignore[attr-defined]  # as if not on the disk

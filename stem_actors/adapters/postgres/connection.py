@@ -180,8 +180,8 @@ class Database:
     def draw_tokens(self, count: int) -> int:
         """The first of so many tokens: greater than all that this process drew before.
 
-        Drawn here, since a sequence that is not waited for may go back when its server crashes. Two processes may draw the same
-        number; the holder tells them apart, and while one of two equal ones is in use the other cannot be.
+        Drawn here, where it costs nothing and no server that is set up to forget can give one out again. Two processes may draw
+        the same number; the holder tells them apart, and while one of two equal ones is in use the other cannot be.
         """
         with self._lock:
             first = max(self._last_token + 1, (time.time_ns() // 1000) << 12)

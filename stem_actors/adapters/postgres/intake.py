@@ -14,10 +14,9 @@ from stem_actors.model.lapse import LOWEST_FIRST_EVERY, counted
 
 __all__ = ["PostgresIntake", "work_topic"]
 
-# A claim need not wait for the disk: what a crash takes back is redelivered, and its token is never drawn again.
 _CLAIM = """
     WITH look AS MATERIALIZED (
-        SELECT (SELECT min(due) FROM @delayed WHERE namespace = %(namespace)s) AS due, @now AS now, @lazily
+        SELECT (SELECT min(due) FROM @delayed WHERE namespace = %(namespace)s) AS due, @now AS now
     ),
     taken AS (
         DELETE FROM @ready WHERE ctid = ANY (ARRAY ({those}))
@@ -145,7 +144,7 @@ class PostgresIntake:
                 rows += self._claim_from(transaction, queue, limit - len(rows), False)
             return rows
 
-        return self._database.transact(claim, durable=False)
+        return self._database.transact(claim)
 
     def _claim_from(self, transaction: Transaction, queue: int, limit: int, lowest_first: bool) -> list[Row]:
         claimed: list[Row] = []

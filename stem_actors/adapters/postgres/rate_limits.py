@@ -92,7 +92,7 @@ class PostgresRateLimits:
                 _store_buckets(transaction, namespace, buckets, places.now)
             return answers
 
-        return self._database.transact(acquire_all, durable=False)
+        return self._database.transact(acquire_all)
 
     def renew(self, places: Sequence[Place]) -> list[bool]:
         namespace = self._namespace

@@ -198,7 +198,7 @@ class Sweeper:
                     transaction.run(statement, self._here)
             return done, queues | {queue for queue, _, _ in promoted}
 
-        done, queues = self._database.transact(sweep_all, durable=False)
+        done, queues = self._database.transact(sweep_all)
         if not is_pruned and not done.skipped:
             self._pruned_at = look.now
         return replace(done, next_due=_seconds_to(self._look() if is_due else look)), queues
