@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import random
 import selectors
 import socket
 import struct
@@ -17,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias
 
@@ -320,7 +322,13 @@ def _resolved(target: Address) -> tuple[socket.AddressFamily, tuple[str, int] | 
 
 
 def free_port() -> int:
-    """A port that nobody uses at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, and that no connection will be given: a server that restarts has to find it free again.
+
+    The kernel takes the ports of connections from a range of its own. Somebody who tries again and again to reach a port in
+    there while nobody listens on it ends up connected to himself.
+    """
+    lowest_given_out = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.SystemRandom().randrange(10_000, max(20_000, lowest_given_out))  # not what a run has seeded
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

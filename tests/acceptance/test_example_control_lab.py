@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from stem_actors.config import SETTINGS, resolve
+from stem_chaos.link import free_port
 from tests.fixtures.node import eventually, is_alive
-from tests.fixtures.redis_server import free_port, need_server
+from tests.fixtures.redis_server import need_server
 
 LAB = Path(__file__).parents[2] / "examples/worker_control_lab"
 STEM_NODE = Path(sys.executable).with_name("stem-node")

@@ -22,9 +22,10 @@ import pytest
 
 from stem_actors import Settings, Stem, TaskState
 from stem_actors.config import SETTINGS, resolve
+from stem_chaos.link import free_port
 from tests.fixtures.certificates import Authority
 from tests.fixtures.node import eventually, is_alive
-from tests.fixtures.redis_server import free_port, need_server
+from tests.fixtures.redis_server import need_server
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STEM_NODE = Path(sys.executable).with_name("stem-node")

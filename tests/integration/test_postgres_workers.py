@@ -18,11 +18,10 @@ import pytest
 
 from stem_actors import Handle, TaskState
 from stem_actors.errors import BrokerUnavailable
-from stem_chaos.link import Proxy
+from stem_chaos.link import Proxy, free_port
 from tests.fixtures.fleet import Fleet, ProcessWorker
 from tests.fixtures.outages import LONG, all_run, result_of
 from tests.fixtures.postgres_server import PostgresServer, new_schema, own_server
-from tests.fixtures.redis_server import free_port
 from tests.fixtures.waiting import SOON, Journal, until
 
 TASKS = 300
