@@ -8,7 +8,6 @@ installation, to share/man/man1.
 from __future__ import annotations
 
 import argparse
-import runpy
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -65,10 +64,11 @@ def write_pages(folder: Path, source: str) -> list[Path]:
 
 
 def _all_commands() -> Iterator[Command]:
-    parsers = runpy.run_path(str(HERE / "stem_cli/parser.py"))
-    for build in ("build_stem_parser", "build_node_parser", "build_chaos_parser"):
-        parser = parsers[build]()
-        yield from _commands(parser, _SUMMARIES[parser.prog], None)
+    sys.path.insert(0, str(HERE))  # nothing of ours is installed where a distribution is built
+    from stem_cli.parsers.all import BUILDERS
+
+    for name, build in BUILDERS.items():
+        yield from _commands(build(), _SUMMARIES[name], None)
 
 
 def _commands(parser: argparse.ArgumentParser, summary: str, group: str | None) -> Iterator[Command]:

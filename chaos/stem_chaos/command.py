@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from stem_cli.command import guarded
 from stem_cli.exit_codes import ExitCode
-from stem_cli.parser import build_chaos_parser
+from stem_cli.parsers.chaos import build_chaos_parser
 
 if TYPE_CHECKING:
     from stem_chaos.checker.finding import Finding

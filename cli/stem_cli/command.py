@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from stem_cli.exit_codes import ExitCode
-from stem_cli.parser import build_stem_parser
+from stem_cli.parsers.stem import build_stem_parser
 
 __all__ = ["guarded", "main"]
 

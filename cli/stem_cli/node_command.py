@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stem_cli.command import guarded
-from stem_cli.parser import build_node_parser
+from stem_cli.parsers.node import build_node_parser
 
 __all__ = ["main"]
 

@@ -16,7 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stem_actors.config import SETTINGS, resolve
-from stem_cli.parser import build_node_parser
+from stem_cli.parsers.node import build_node_parser
 from tests.fixtures.redis_server import new_namespace, shared_url
 
 EXAMPLE = Path(__file__).parents[2] / "examples/autoscaling_demo"

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 from stem_actors import Settings, Stem
 from stem_actors.config import SETTINGS, resolve
 from stem_actors.model.json_names import parse_time
-from stem_cli.parser import build_node_parser
+from stem_cli.parsers.node import build_node_parser
 from tests.fixtures.redis_server import new_namespace, shared_url
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -19,10 +19,11 @@ from ruamel.yaml import YAML
 
 from stem_actors import Settings, Stem, TaskState
 from stem_actors.config import SETTINGS, resolve
-from stem_cli.parser import build_node_parser
+from stem_chaos.link import free_port
+from stem_cli.parsers.node import build_node_parser
 from tests.fixtures import postgres_server, redis_server
 from tests.fixtures.node import eventually, is_alive
-from tests.fixtures.redis_server import free_port, new_namespace
+from tests.fixtures.redis_server import new_namespace
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROGRAMS = Path(sys.executable).parent

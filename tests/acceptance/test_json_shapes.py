@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from stem_actors.actors.messages import ShutdownMode
-from stem_cli.parser import build_stem_parser
+from stem_cli.parsers.stem import build_stem_parser
 from tests.fixtures import hand_worker
 from tests.fixtures.fleet import Fleet
 from tests.fixtures.node import Place, RunningNode

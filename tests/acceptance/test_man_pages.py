@@ -15,7 +15,7 @@ from shutil import copytree, ignore_patterns
 
 import pytest
 
-from stem_cli.parser import build_chaos_parser, build_node_parser, build_stem_parser
+from stem_cli.parsers.all import BUILDERS
 
 ROOT = Path(__file__).parents[2]
 IGNORED = (".*", "*.egg-info", "build", "dist", "__pycache__", "tests", "docs", "examples")
@@ -49,7 +49,7 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[str]:
                 yield from commands(each)
 
 
-ALL = [each for build in (build_stem_parser, build_node_parser, build_chaos_parser) for each in commands(build())]
+ALL = [each for build in BUILDERS.values() for each in commands(build())]
 
 
 def test_every_command_has_a_page_and_every_page_a_command(pages: dict[str, Path]) -> None:

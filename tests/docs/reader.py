@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stem_actors.config import resolve
-from stem_cli.parser import CommandParser, build_chaos_parser, build_node_parser, build_stem_parser
+from stem_cli.parsers.all import BUILDERS
 
 __all__ = ["check_command", "environ"]
 
@@ -23,10 +23,8 @@ def environ(**more: str) -> dict[str, str]:
 
 
 def check_command(words: list[str], where: str) -> None:
-    build = {"stem": build_stem_parser, "stem-node": build_node_parser, "stem-chaos": build_chaos_parser}[words[0]]
-    parser: CommandParser = build()
     try:
-        parsed = vars(parser.parse_args(words[1:]))
+        parsed = vars(BUILDERS[words[0]]().parse_args(words[1:]))
     except SystemExit as end:
         if end.code == 0:  # --help, --version
             return

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from stem_actors.model.retry import DEFAULT_BACKOFF
-from stem_cli.parser import CommandParser, build_chaos_parser, build_stem_parser
+from stem_cli.parsers.base import CommandParser
+from stem_cli.parsers.chaos import build_chaos_parser
+from stem_cli.parsers.stem import build_stem_parser
 from tests.docs.pages import ROOT, Block, blocks, commands, pages
 from tests.docs.reader import check_command, environ
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from stem_actors.metrics import TABLE
-from stem_cli.parser import build_chaos_parser, build_stem_parser
+from stem_cli.parsers.chaos import build_chaos_parser
+from stem_cli.parsers.stem import build_stem_parser
 from tests.docs.pages import ROOT, blocks
 from tests.docs.reader import check_command, environ
 

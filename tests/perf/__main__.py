@@ -27,7 +27,7 @@ from stem_actors.errors import UsageError
 from stem_cli.command import guarded
 from stem_cli.exit_codes import ExitCode
 from stem_cli.output import Output
-from stem_cli.parser import CommandParser
+from stem_cli.parsers.base import CommandParser
 from tests.perf.comparison import Plan, compare
 from tests.perf.environment import ROOT, Environment
 from tests.perf.measurements import MEASUREMENTS, Sizes

@@ -17,7 +17,7 @@ import pytest
 
 from stem_actors.config import Settings, resolve
 from stem_cli.exit_codes import ExitCode
-from stem_cli.parser import build_node_parser
+from stem_cli.parsers.node import build_node_parser
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "cli/templates"

@@ -19,7 +19,7 @@ from stem_actors.errors import UsageError
 from stem_cli.bench import raw
 from stem_cli.bench.bed import EXECUTORS, Bed
 from stem_cli.bench.records import Check, Run, check
-from stem_cli.parser import MEASUREMENTS
+from stem_cli.parsers.installation import MEASUREMENTS
 
 __all__ = ["FULL", "QUICK", "Figure", "Sizes", "chosen", "measure", "steps"]
 

@@ -11,7 +11,8 @@ from importlib import import_module
 import pytest
 
 from stem_actors.config import SETTINGS, Settings
-from stem_cli.parser import build_node_parser, build_stem_parser
+from stem_cli.parsers.node import build_node_parser
+from stem_cli.parsers.stem import build_stem_parser
 
 
 def options_of(parser: argparse.ArgumentParser) -> dict[str, tuple[str, ...]]:
