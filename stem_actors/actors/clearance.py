@@ -90,10 +90,13 @@ class Clearance:
         if (suspect := self._line.next_suspect()) is not None:
             self._tell(m.MarkStarted(suspect.delivery.lease))
 
-    @property
-    def is_marking(self) -> bool:
-        """Whether one that runs alone is about to start: marked or about to be, and not yet handed over."""
-        return any(flight.runs_alone for flight in self.told.values())
+    def may_tell(self, flight: Flight, most: int) -> bool:
+        """Whether the broker may hear of it now: of a few at a time, since what is left of them is lost; and of one that runs
+        alone at a time, since what is marked counts as started. Of one that is about to start it may hear all there is.
+        """
+        if flight.claim in self.told:
+            return True
+        return len(self.told) < most and not (flight.runs_alone and any(other.runs_alone for other in self.told.values()))
 
     def marked(self, token: int | str, answer: Answer) -> bool:
         """It may start, in an executor of its own; False: its lease is lost."""

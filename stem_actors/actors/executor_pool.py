@@ -418,8 +418,8 @@ class ExecutorPool(StemActor):
             if not slot.takes(flight, len(tasks)) or (tasks and size > _MOST_BYTES_AT_ONCE):
                 break
             if flight.tells_first:
-                if len(self._told) >= len(self._crew.slots) or (flight.runs_alone and self._clearance.is_marking):
-                    break  # a few at a time: what is left of them is lost, and what is marked counts as started
+                if not self._clearance.may_tell(flight, len(self._crew.slots)):
+                    break
                 self._clearance.tell_first(waiting.popleft())
                 continue
             waiting.popleft()

@@ -42,7 +42,7 @@ class Reconnect:
 
     def succeeded(self) -> None:
         """A try got through."""
-        if self._tries:
+        if self._tries or self._actor in self._vitals.broker_errors:  # an earlier life of the actor may have left it there
             _logger.info("%s: %s reaches the broker again after %d tries", self._worker, self._actor, self._tries)
             self._tries = 0
             self._vitals.broker_errors.pop(self._actor, None)

@@ -60,10 +60,15 @@ class WaitingLine:
         self._stalled.append(flight)
 
     def revive(self, now: float) -> None:
-        """Bring back those whose leases have been renewed."""
+        """Bring back those whose leases have been renewed. Those of which the broker still has to hear go to the end: they wait
+        for those of which it has heard already, and must not stand before them.
+        """
         renewed = [flight for flight in self._stalled if flight.deadline > now]
         self._stalled = [flight for flight in self._stalled if flight.deadline <= now]
-        self.put_first(renewed)
+        self.put_first([flight for flight in renewed if not flight.tells_first])
+        for flight in renewed:
+            if flight.tells_first:
+                self._by_kind[flight.is_async].append(flight)
 
     def next_suspect(self) -> Flight | None:
         """The suspect whose turn it is, from now on the one; None while another has not ended, or there is none.

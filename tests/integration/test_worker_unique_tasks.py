@@ -11,8 +11,10 @@ import pytest
 
 from stem_actors import BulkEnqueueError, DuplicateTask, Handle, Task, TaskState
 from stem_actors.executors.application import ApplicationSource
+from stem_actors.model.outcome import Lapsed, Release
 from tests.fixtures import unique_app
 from tests.fixtures.fleet import Fleet
+from tests.fixtures.hand_worker import settle, take
 from tests.fixtures.redis_server import new_namespace, shared_url
 from tests.fixtures.waiting import SOON, Journal, until
 
@@ -200,6 +202,15 @@ def test_until_started_a_second_is_kept_out_and_afterwards_let_in(
     assert second != first
     gate.touch()
     assert [first.get(SOON), second.get(SOON)] == ["w", "w"]
+
+
+def test_what_was_lost_before_is_marked_and_gives_its_key_back_before_it_starts(
+    fleet: Fleet, tasks: dict[str, Task[..., str]], journal: Journal
+) -> None:
+    first = tasks["until_started"].enqueue(journal.path, "w")
+    settle(fleet.app, take(fleet.app), Lapsed("killed"), Release())
+    start(fleet, concurrency=1)
+    assert first.get(SOON) == "w"
 
 
 def test_what_only_waits_in_a_worker_has_not_started(

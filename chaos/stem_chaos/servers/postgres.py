@@ -84,11 +84,13 @@ class PrivatePostgres:
     def freeze(self) -> None:
         """Stop all its processes; connections stay, and nobody answers."""
         for process in self._processes():
-            process.suspend()
+            with suppress(psutil.NoSuchProcess):  # a session that has ended meanwhile
+                process.suspend()
 
     def thaw(self) -> None:
         for process in reversed(self._processes()):
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
     def answers(self) -> bool:
         """Whether it is up and has recovered."""

@@ -73,3 +73,20 @@ def test_of_suspects_that_wait_the_shortest_goes_first() -> None:
         assert line.next_suspect() is None  # one at a time
         line.ended(suspect)
     assert order == ["short", "unknown", "long"]
+
+
+def test_what_the_broker_has_heard_of_comes_before_what_a_renewal_brings_back_later() -> None:
+    """Else each would wait for the other: the one to be next in line, the other for the first to have left it."""
+    flights, line = Flights(), WaitingLine()
+    heard, unheard = (
+        flights.add(delivery_of(State(lapses=1), lease=LEASE._replace(token=token, deadline=5.0)), 0.0)
+        for token in ("heard", "unheard")
+    )
+    heard.tells_first = False
+    line.stall(heard)
+    line.stall(unheard)
+    heard.deadline = 20.0
+    line.revive(10.0)
+    unheard.deadline = 21.0
+    line.revive(11.0)
+    assert list(line.of_kind(False)) == [heard, unheard]

@@ -24,3 +24,10 @@ def test_who_does_not_reach_the_broker_is_known_until_it_does() -> None:
     reconnect.succeeded()
     assert (reconnect.is_away, vitals.broker_errors) == (False, {})
     assert tally.snapshot()[0] == {("stem_broker_reconnects_total", ("w-1",)): 1}
+
+
+def test_what_an_actor_left_behind_when_it_died_goes_when_its_next_life_gets_through() -> None:
+    vitals, tally = Vitals(), Tally()
+    Reconnect("housekeeper", "w-1", 30.0, vitals, tally).failed(OSError("away"))
+    Reconnect("housekeeper", "w-1", 30.0, vitals, tally).succeeded()
+    assert vitals.broker_errors == {}
