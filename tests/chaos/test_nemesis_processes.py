@@ -192,11 +192,11 @@ def test_squeezed_memory_is_held_until_it_is_healed(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("kill-broker", "private Redis"),
-        ("restart-broker", "private Redis"),
+        ("kill-broker", "private server"),
+        ("restart-broker", "private server"),
         ("fail-over", "with a replica"),
-        ("cut-link", "TCP"),
-        ("isolate-node", "TCP"),
+        ("cut-link", "without TLS"),
+        ("isolate-node", "without TLS"),
         ("step-clock", "clock of its own"),
         ("crash-point", "probe"),
         ("fill-disk", "small file system"),
