@@ -15,17 +15,14 @@ from typing import Any
 import psutil
 
 from stem_actors.errors import OperatorError
-from stem_chaos.link import Address, free_port
-from stem_chaos.waiting import within
+from stem_chaos.servers.process import ServerProcess
 
 __all__ = ["PrivatePostgres", "as_owner", "give_to_owner", "postgres_program"]
 
-_PATIENCE = 60.0
 _OWNER = "postgres"
-_TRIES = 5
 
 
-class PrivatePostgres:
+class PrivatePostgres(ServerProcess):
     """A server on a port of its own. It writes before a client hears the answer and never waits for the disk, so that what was
     acknowledged outlives a SIGKILL of all its processes.
 
@@ -34,44 +31,11 @@ class PrivatePostgres:
     """
 
     program = "postgres"
+    patience = 60.0
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.port = 0
+        super().__init__(directory)
         self._data: Path | None = None
-        self._process: psutil.Popen | None = None
-
-    @property
-    def address(self) -> Address:
-        return "127.0.0.1", self.port
-
-    @property
-    def pid(self) -> int | None:
-        """None when it does not run."""
-        return None if self._process is None else int(self._process.pid)
-
-    def start(self) -> None:
-        """Start it and wait until it has recovered. It keeps its port.
-
-        Raises:
-            OperatorError: there is no program, or it does not start.
-        """
-        if self._process is not None:
-            return
-        self.directory.mkdir(parents=True, exist_ok=True)
-        data = self._made_data()
-        for _ in range(_TRIES):
-            is_new = not self.port
-            if is_new:
-                self.port = free_port()
-            self._process = self._run(data)
-            if within(_PATIENCE, lambda: self.answers() or self._has_ended()) and not self._has_ended():
-                return
-            self.kill()
-            if not is_new:
-                break
-            self.port = 0  # somebody else may have taken it
-        raise OperatorError(f"postgres does not start; see {self._log}")
 
     def kill(self) -> None:
         """End it and all the processes of its connections by SIGKILL, and wait until they are gone."""
@@ -115,26 +79,24 @@ class PrivatePostgres:
     def _log(self) -> Path:
         return self.directory / "postgres.log"
 
-    def _has_ended(self) -> bool:
-        return self._process is None or self._process.poll() is not None
-
     def _processes(self) -> list[psutil.Process]:
         """The server's first process, which starts the others, and they; each is in a session of its own."""
         if self._process is None:
             return []
         with suppress(psutil.NoSuchProcess):
-            return [self._process, *self._process.children(recursive=True)]
+            first = psutil.Process(self._process.pid)
+            return [first, *first.children(recursive=True)]
         return []
 
     def _end(self, number: int) -> None:
         processes, process, self._process = self._processes(), self._process, None
         if process is None:
             return
-        for each in processes if number == signal.SIGKILL else [process]:
+        for each in processes if number == signal.SIGKILL else processes[:1]:
             with suppress(psutil.NoSuchProcess):
                 each.send_signal(number)
-        process.wait(_PATIENCE)
-        psutil.wait_procs(processes, _PATIENCE)  # one that is left would keep the next from starting
+        process.wait(self.patience)
+        psutil.wait_procs(processes, self.patience)  # one that is left would keep the next from starting
 
     def _made_data(self) -> Path:
         if self._data is None:
@@ -156,7 +118,8 @@ class PrivatePostgres:
             self._data = place
         return self._data
 
-    def _run(self, data: Path) -> psutil.Popen:
+    def _run(self, *options: str) -> subprocess.Popen[bytes]:
+        data = self._made_data()
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": self.port,
@@ -166,8 +129,8 @@ class PrivatePostgres:
         }
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with self._log.open("ab") as log:
-            return psutil.Popen(
-                [postgres_program("postgres"), "-D", str(data), *words],
+            return subprocess.Popen(
+                [postgres_program("postgres"), "-D", str(data), *words, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from stem_actors.errors import OperatorError
-from stem_chaos.link import Address, Proxy, free_port
+from stem_chaos.link import Address, Proxy
+from stem_chaos.servers.process import ServerProcess
 from stem_chaos.waiting import within
 
 __all__ = ["PrivateRedis", "RedisPair", "redis_program"]
@@ -21,7 +22,7 @@ _PATIENCE = 20.0
 _OLDEST = 7
 
 
-class PrivateRedis:
+class PrivateRedis(ServerProcess):
     """A `redis-server` process on a port of its own, with an append-only file.
 
     The file is written before a client hears the answer and never waits for the disk, so that what was acknowledged outlives a
@@ -29,43 +30,11 @@ class PrivateRedis:
     """
 
     program = "redis-server"
+    patience = _PATIENCE
 
     def __init__(self, directory: Path, *options: str) -> None:
-        self.directory = directory
-        self.port = 0
+        super().__init__(directory)
         self._options = options
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def address(self) -> Address:
-        return "127.0.0.1", self.port
-
-    @property
-    def pid(self) -> int | None:
-        """None when it does not run."""
-        return None if self._process is None else self._process.pid
-
-    def start(self, *options: str) -> None:
-        """Start it and wait until it has read its data. It keeps its port.
-
-        Raises:
-            OperatorError: there is no program, or it does not start.
-        """
-        if self._process is not None:
-            return
-        self.directory.mkdir(parents=True, exist_ok=True)
-        for _ in range(5):
-            is_new = not self.port
-            if is_new:
-                self.port = free_port()
-            self._process = self._run(*options)
-            if within(_PATIENCE, lambda: self.answers() or self._has_ended()) and not self._has_ended():
-                return
-            self.kill()
-            if not is_new:
-                break
-            self.port = 0  # somebody else may have taken it
-        raise OperatorError(f"redis-server does not start; see {self._log}")
 
     def kill(self) -> None:
         """End it by SIGKILL and wait until it is gone."""
@@ -105,9 +74,6 @@ class PrivateRedis:
     @property
     def _log(self) -> Path:
         return self.directory / "redis.log"
-
-    def _has_ended(self) -> bool:
-        return self._process is None or self._process.poll() is not None
 
     def _end(self, number: int) -> None:
         if self._process is not None:
