@@ -21,6 +21,7 @@ from stem_actors.actors import crew
 from stem_actors.actors import messages as m
 from stem_actors.actors.catalogue import Catalogue, limits_of
 from stem_actors.actors.clearance import Clearance
+from stem_actors.actors.credit import Credit
 from stem_actors.actors.executor_watch import ExecutorWatch
 from stem_actors.actors.flights import Flight, Flights, Stage
 from stem_actors.actors.outcomes import blamed, final, reported
@@ -203,7 +204,7 @@ class ExecutorPool(StemActor):
         self._uncatalogued: list[m.Deliver] = []
         self._revoked = InForce(server_now)
         self._knows_revocations = False  # until then it takes nothing: what is revoked must not start
-        self._credit = 0
+        self._credit = Credit()
         self._is_open = False  # whether what a predecessor held has been released
         self._is_fed = True  # whether a consumer may still deliver
         self._is_hoarding = False
@@ -319,12 +320,12 @@ class ExecutorPool(StemActor):
     def _deliver(
         self, deliveries: Sequence[Delivery], judged: Sequence[tuple[Delivery, Outcome]], recovered: bool = False
     ) -> None:
+        now = self.clock.monotonic()
         if not recovered:
-            self._credit -= len(deliveries) + len(judged)
+            self._credit.used(len(deliveries) + len(judged), now)
         if self._catalogue is None and self._shutdown is None:
             self._uncatalogued.append(m.Deliver(deliveries, judged))  # until the first executor has said which tasks there are
             return
-        now = self.clock.monotonic()
         flights, line, announces = self._flights, self._line, self._settings.announces_redeliveries
         ended = [(flights.add(each, now), outcome) for each, outcome in judged if each.lease.token not in flights]
         uncleared: list[Flight] = []
@@ -694,12 +695,9 @@ class ExecutorPool(StemActor):
         """Let the consumer fetch what this worker can hold beyond what it holds."""
         if not (self._is_open and self._knows_revocations) or self._shutdown is not None or self._catalogue is None:
             return
-        wanted = self._wanted()
-        room = wanted - len(self._flights) - self._credit
-        # In batches while there is plenty; at once when little is held.
-        if room > 0 and (room * 8 >= wanted or len(self._flights) * 2 < wanted):
-            self._credit += room
-            self.tell(m.CONSUMER, m.Credit(room))
+        granted = self._credit.grant(len(self._flights), self._wanted(), self.clock.monotonic())
+        if granted:
+            self.tell(m.CONSUMER, m.Credit(granted))
 
     def _wanted(self) -> int:
         return self._flights.wanted(self._crew.width, self._prefetch, self._run_times.overall, self._is_hoarding)
@@ -709,7 +707,7 @@ class ExecutorPool(StemActor):
         return self._vitals.concurrency * self._settings.prefetch_multiplier
 
     def _consumer_started(self) -> None:
-        self._credit = 0
+        self._credit.lapse()
         self._is_fed = self._shutdown is None  # without credit a consumer fetches nothing
         self._grant()
         self._check_drained()
@@ -722,7 +720,7 @@ class ExecutorPool(StemActor):
     # ------------------------------------------------------------ time
 
     def _keep_ticking(self) -> None:
-        if not self._is_ticking and (len(self._flights) or self._crew.is_starting):
+        if not self._is_ticking and (len(self._flights) or self._crew.is_starting or self._credit.is_withheld):
             self._is_ticking = True
             self.after(self._settings.tick, _Tick())
 
@@ -733,6 +731,7 @@ class ExecutorPool(StemActor):
         self._note(self._runs.look(now), now)
         self._hand_back_hoard(now)
         self._crew.check_starts(now)
+        self._grant()
         self._dispatch()
         self._keep_ticking()
 
@@ -762,18 +761,28 @@ class ExecutorPool(StemActor):
         sync = [slot for slot in self._crew.slots if slot.is_wanted and not slot.is_async]
         mean = self._run_times.overall or 0.0
         is_stuffed = bool(sync) and all(slot.inside >= slot.width and now - slot.active_at > _HOARDING_AFTER / 2 for slot in sync)
-        was_hoarding, self._is_hoarding = self._is_hoarding, is_stuffed or mean > _HOARDING_AFTER
-        if was_hoarding and not self._is_hoarding:
-            self._grant()
+        self._is_hoarding = is_stuffed or mean > _HOARDING_AFTER
+        is_idle = self._credit.is_idle(now)
         # Suspects wait for one another, however short the tasks are that the credit is reckoned by.
         waiting = [*self._line.suspects, *(self._line.of_kind(False) if self._is_hoarding else ())]
+        late = self._late(waiting, now)
+        if is_idle:  # coroutines that run alone hold up all behind them: a share of these for those who also have nothing more
+            coroutines = self._late(self._line.of_kind(True), now)
+            late += coroutines[len(coroutines) // 2 :]
+        if late and is_idle:
+            self._withdraw(self._credit.withhold(now))
+        self._line.forget(late)
+        self._finish([(flight, Interrupted()) for flight in late])
+
+    @staticmethod
+    def _late(waiting: Iterable[Flight], now: float) -> list[Flight]:
+        """Those that have waited for long, except what their clearance would have to be paid for twice."""
         old = [flight for flight in waiting if now - flight.received_at > _HOARDING_AFTER]
-        late = [
-            flight for flight in old if flight.places or not (flight.is_marked or flight.is_acked or flight.limits)
-        ]  # that cost them something
-        if late:
-            self._line.forget(late)
-            self._finish([(flight, Interrupted()) for flight in late])
+        return [flight for flight in old if flight.places or not (flight.is_marked or flight.is_acked or flight.limits)]
+
+    def _withdraw(self, credit: int) -> None:
+        if credit:
+            self.tell(m.CONSUMER, m.Credit(-credit))
 
     # ------------------------------------------------------------ revocations
 
@@ -828,11 +837,7 @@ class ExecutorPool(StemActor):
             self._log_leaving(slot, "scale-down")
             self._take_back(slot)
             self._crew.let_leave(slot)
-        surplus = len(self._flights) + self._credit - self._wanted()
-        if surplus > 0 and self._credit > 0:
-            withdrawn = min(surplus, self._credit)
-            self._credit -= withdrawn
-            self.tell(m.CONSUMER, m.Credit(-withdrawn))
+        self._withdraw(self._credit.withdraw(len(self._flights) + self._credit.outstanding - self._wanted()))
         self._grant()
         self._dispatch()
         self._keep_ticking()
@@ -942,7 +947,7 @@ class ExecutorPool(StemActor):
             self._crew.slots,
             now,
             len(self._line),
-            self._credit,
+            self._credit.outstanding,
             is_draining,
             self._ended,
             unkillable,

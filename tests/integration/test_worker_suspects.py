@@ -1,10 +1,11 @@
-"""Suspects run one at a time in each worker, so those that wait for one another belong to whoever is idle."""
+"""What was lost with others runs alone, and suspects one at a time: those that wait for one another belong to whoever is idle."""
 
 from __future__ import annotations
 
 import signal
 from collections import Counter
 
+from stem_actors import Handle
 from stem_actors.model.outcome import Lapsed, Release
 from tests.fixtures.fleet import Fleet
 from tests.fixtures.hand_worker import settle, take
@@ -16,18 +17,34 @@ SUSPECT_AFTER = 2  # lapses
 def test_suspects_that_wait_for_another_go_to_a_worker_that_is_idle(processes: Fleet, journal: Journal) -> None:
     """One worker has just run so many short tasks that it expects all to be short, and takes every suspect there is."""
     suspects = [processes.enqueue("nap", journal.path, f"s{n}", 0.5) for n in range(24)]
-    for _ in range(SUSPECT_AFTER):
-        for delivery in [take(processes.app) for _ in suspects]:
-            settle(processes.app, delivery, Lapsed("killed"), Release())
+    lose(processes, len(suspects), SUSPECT_AFTER)
     for n in range(600):
         processes.enqueue("note", journal.path, f"n{n}", priority=9)
+    assert run_by_the_worker_that_is_idle(processes, journal, "s", suspects) >= 2
+
+
+def test_coroutines_that_wait_to_run_alone_go_to_a_worker_that_is_idle(processes: Fleet, journal: Journal) -> None:
+    """One worker holds all of them, since coroutines seldom wait for one another; but these were lost together."""
+    processes.set(concurrency=1)
+    naps = [processes.enqueue("anap", journal.path, f"a{n}", 0.8) for n in range(16)]
+    lose(processes, len(naps), 1)
+    assert run_by_the_worker_that_is_idle(processes, journal, "a", naps) >= 2
+
+
+def lose(processes: Fleet, tasks: int, times: int) -> None:
+    """Let a worker be lost with all of these."""
+    for _ in range(times):
+        for delivery in [take(processes.app) for _ in range(tasks)]:
+            settle(processes.app, delivery, Lapsed("killed"), Release())
+
+
+def run_by_the_worker_that_is_idle(processes: Fleet, journal: Journal, prefix: str, tasks: list[Handle[int]]) -> int:
+    """How many of the tasks, each of which tells its process, a second worker runs that starts when the first has them all."""
     processes.start_process()
-    until(lambda: "s0" in journal.words(), what="the first suspect to run")
-    processes.start_process()
-    runs = Counter(handle.get(30) for handle in suspects)
-    ours = processes.workers[1].reports.executors
-    elsewhere = sum(count for pid, count in runs.items() if pid in ours)
-    assert elsewhere >= 2, f"{elsewhere} of {len(suspects)} were run by the worker that was idle"
+    until(lambda: any(word.startswith(prefix) for word in journal.words()), what="the first to run")
+    idle = processes.start_process()
+    runs = Counter(handle.get(30) for handle in tasks)
+    return sum(count for pid, count in runs.items() if pid in idle.reports.executors)
 
 
 def test_what_waited_in_a_worker_that_was_killed_is_no_nearer_to_being_a_suspect(processes: Fleet, journal: Journal) -> None:
