@@ -1,16 +1,15 @@
 """The executor pool: owns everything in flight, hands out work and credit, and judges what becomes of it.
 
 The heart of a worker. A flight is born when the consumer delivers it and ends when the broker has answered for its settlement; in
-between it waits in line (`waiting_line.py`), runs in an executor (`crew.py`, watched by `run_watch.py`), or has its outcome with
-the settler. The books of all that are `flights.py`; what an outcome is, `outcomes.py` says.
+between it waits in line (`waiting_line.py`), is given to an executor (`dispatcher.py`; `crew.py`, watched by `run_watch.py`), or
+has its outcome with the settler (`endings.py`). Others may end it before its time (`recalls.py`), its executor's death among them
+(`executor_ends.py`). The books of all that are `flights.py`. The pool is the one thread in which all of these act, and says when.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,54 +21,35 @@ from stem_actors.actors import messages as m
 from stem_actors.actors.catalogue import Catalogue, limits_of
 from stem_actors.actors.clearance import Clearance
 from stem_actors.actors.credit import Credit
+from stem_actors.actors.dispatcher import Dispatcher
+from stem_actors.actors.endings import Endings
+from stem_actors.actors.executor_ends import ExecutorEnds
 from stem_actors.actors.executor_watch import ExecutorWatch
 from stem_actors.actors.flights import Flight, Flights, Stage
-from stem_actors.actors.outcomes import blamed, final, reported
+from stem_actors.actors.hoard import Hoard
+from stem_actors.actors.outcomes import reported
 from stem_actors.actors.pool_report import GetReport, PoolReport, describe
-from stem_actors.actors.revocations import InForce
+from stem_actors.actors.recalls import Recalls
 from stem_actors.actors.run_watch import RunWatch
 from stem_actors.actors.slots import Slot
 from stem_actors.actors.vitals import Vitals
 from stem_actors.actors.waiting_line import WaitingLine
-from stem_actors.executors.frames import ENDED, RETURNED, EndKind, Frame, FromExecutor, Handed, InterruptKind
+from stem_actors.executors.frames import ENDED, RETURNED, EndKind, Frame, FromExecutor, InterruptKind
 from stem_actors.executors.prediction import RunTimes
 from stem_actors.executors.process import ExecutorProcess
-from stem_actors.executors.vital_signs import read_vital_signs
 from stem_actors.metrics import Tally
 from stem_actors.model.concurrency import Place
 from stem_actors.model.delivery import Delivery
-from stem_actors.model.outcome import (
-    Died,
-    Expired,
-    Failed,
-    Interrupted,
-    Lapsed,
-    Limited,
-    Outcome,
-    RetryAsked,
-    Revoked,
-    Succeeded,
-    Unregistered,
-)
+from stem_actors.model.outcome import Failed, Interrupted, Outcome, RetryAsked, Unregistered
 from stem_actors.model.retry import DEFAULT_BACKOFF
-from stem_actors.ports import Answer, Done, Revocation, Stale
+from stem_actors.ports import Answer, Done
 from stem_actors.supervision.base import ActorContext, StemActor
 
 __all__ = ["ExecutorPool", "PoolHost", "PoolSettings"]
 
-_logger = logging.getLogger("stem.pool")
 _TAKE_BACK_AFTER = 0.1
-_HOARDING_AFTER = 1.0
-_MOST_BYTES_AT_ONCE = 262_144  # an executor starts a task when all that was handed over with it has arrived
 _INSIDE, _ENDED = Stage.INSIDE, Stage.ENDED  # looked at for every task, see `flights.py`
 _RUNS_AGAIN = (Failed, RetryAsked)
-_NOT_HANDED = (
-    Stage.WAITING,
-    Stage.LIMITED,
-    Stage.ANNOUNCING,
-    Stage.MARKING,
-    Stage.FREEING,
-)  # `ACKING`: decided when the broker has answered
 _RENEW_BELOW = 0.7  # of the visibility timeout left; with rounds each sixth of it, two renewals may fail before a lease lapses
 
 
@@ -187,31 +167,49 @@ class ExecutorPool(StemActor):
         self._settings = settings
         self._host = host
         self._vitals = vitals
-        self._tally = tally
         self._now = wall_clock
-        self._server_now = server_now
         self._flights = Flights()
         self._line = WaitingLine()
         self._clearance = Clearance(self._flights, self._line, settings.announces_redeliveries, partial(self.tell, m.SETTLER))
-        self._told = self._clearance.told
         self._crew = crew.Crew(
             self, host, vitals.concurrency, settings.async_slots, settings.threads, settings.max_tasks_per_executor
         )
+        self._endings = Endings(self._flights, self._line, self._clearance, partial(self.tell, m.SETTLER))
+        self._dispatcher = Dispatcher(
+            self._flights,
+            self._line,
+            self._clearance,
+            self._crew,
+            self._endings,
+            self.clock,
+            server_now,
+            settings.max_payload_bytes,
+        )
+        self._ends = ExecutorEnds(self._flights, self._crew, self._dispatcher, self._endings, tally, settings.worker)
         self._runs = RunWatch(self._flights, self._crew)
+        self._recalls = Recalls(
+            self._flights,
+            self._line,
+            self._dispatcher,
+            self._endings,
+            self._runs,
+            server_now,
+            settings.force_shutdown_after,
+            tally,
+            settings.worker,
+        )
         self._executors = ExecutorWatch(self._crew, settings.visibility_timeout, settings.max_memory_per_executor)
         self._run_times = RunTimes()
         self._catalogue: Catalogue | None = None
         self._uncatalogued: list[m.Deliver] = []
-        self._revoked = InForce(server_now)
         self._knows_revocations = False  # until then it takes nothing: what is revoked must not start
         self._credit = Credit()
+        self._hoard = Hoard(self._line, self._crew, self._run_times, self._credit)
         self._is_open = False  # whether what a predecessor held has been released
         self._is_fed = True  # whether a consumer may still deliver
-        self._is_hoarding = False
         self._is_ticking = False
         self._shutdown: m.ShutdownMode | None = None
         self._has_let_go = False
-        self._ended = Counter[str]()
 
     # ------------------------------------------------------------ life
 
@@ -237,9 +235,10 @@ class ExecutorPool(StemActor):
         match message:
             case crew.Readable(slot, process):
                 self._take_frames(slot, self._crew.read(slot, process))
-                self._dispatch()
+                self._dispatcher.dispatch()
             case m.Settled(answers):
-                self._settled(answers)
+                self._endings.settled(answers)
+                self._went_on()
             case m.Deliver(deliveries, judged, recovered):
                 self._deliver(deliveries, judged, recovered)
             case m.Held(tokens):
@@ -255,30 +254,33 @@ class ExecutorPool(StemActor):
             case m.LeasesLost(tokens):
                 self._lost(tokens)
             case m.PlacesLost(holders):
-                self._places_lost(holders)
+                self._recalls.lose_places(holders, self.clock.monotonic())
+                self._dispatcher.dispatch()
             case m.Marked(token, answer):
                 if not self._clearance.marked(token, answer):
                     self._lost([token])
-                self._dispatch()
+                self._dispatcher.dispatch()
             case m.Permitted(outcomes):
-                self._finish(self._clearance.permitted(outcomes))
-                self._dispatch()
+                self._endings.finish(self._clearance.permitted(outcomes))
+                self._dispatcher.dispatch()
             case m.Announced(records):
-                self._finish(self._clearance.announced(records))
-                self._dispatch()
+                self._endings.finish(self._clearance.announced(records))
+                self._dispatcher.dispatch()
             case m.AckedFirst(token, answer):
                 self._acked_first(token, answer)
             case m.KeyFreed(token, answer):
                 if not self._clearance.key_freed(token, answer):
                     self._lost([token])
-                self._dispatch()
+                self._dispatcher.dispatch()
             case m.Revoke(revocations):
-                self._revoke(revocations)
+                self._recalls.revoke(revocations, self.clock.monotonic())
+                self._dispatcher.dispatch()
             case m.RevocationsKnown():
                 self._knows_revocations = True
                 self._grant()
             case m.PausesChanged():
-                self._release_paused()
+                self._recalls.pause(self._vitals.paused)
+                self._dispatcher.dispatch()
             case m.ConcurrencyChanged():
                 self._resize()
             case m.AskLoad():
@@ -304,7 +306,8 @@ class ExecutorPool(StemActor):
             case m.SettlerStarted():
                 self._tell_again()
             case m.HeldReleased():
-                self._held_released()
+                self._is_open = True
+                self._went_on()
             case m.ErrandDone(process, number, error, answer):
                 self._crew.reply(process, number, error, answer)
             case m.Shutdown(mode):
@@ -340,9 +343,9 @@ class ExecutorPool(StemActor):
                 uncleared.append(flight)
             else:
                 line.add(flight)
-        self._finish(ended)
+        self._endings.finish(ended)
         self._clearance.admit(uncleared)
-        self._dispatch()
+        self._dispatcher.dispatch()
         self._keep_ticking()
 
     def _deliver_uncatalogued(self) -> None:
@@ -358,7 +361,7 @@ class ExecutorPool(StemActor):
         if facts is None:
             return Unregistered()
         delivery = flight.delivery
-        if self._revoked and (revoked := self._revocation_of(flight)) is not None:
+        if self._recalls.revoked and (revoked := self._recalls.revocation_of(flight)) is not None:
             return revoked
         if self._vitals.paused and delivery.lease.queue in self._vitals.paused:
             return Interrupted()
@@ -389,68 +392,6 @@ class ExecutorPool(StemActor):
 
     # ------------------------------------------------------------ work out
 
-    def _dispatch(self) -> None:
-        """Give executors what waits, as far as they take it, evenly."""
-        if self._shutdown is None:
-            self._clearance.mark_next()
-        for is_async in (False, True):
-            waiting = self._line.of_kind(is_async)
-            if not waiting:
-                continue
-            now = self.clock.monotonic()
-            open_slots = self._crew.open_slots(is_async, now)
-            for position, slot in enumerate(open_slots):
-                if not waiting:
-                    break
-                self._fill(slot, waiting, math.ceil(len(waiting) / (len(open_slots) - position)), now)
-
-    def _fill(self, slot: Slot, waiting: deque[Flight], share: int, now: float) -> None:
-        tasks: list[Handed] = []
-        size = 0
-        while waiting and len(tasks) < share:
-            flight = waiting[0]
-            if flight.deadline <= now:
-                self._line.stall(waiting.popleft())
-                continue
-            if flight.expires_at is not None and flight.expires_at <= self._server_now():
-                self._finish([(waiting.popleft(), Expired())])
-                continue
-            size += flight.size
-            if not slot.takes(flight, len(tasks)) or (tasks and size > _MOST_BYTES_AT_ONCE):
-                break
-            if flight.tells_first:
-                if not self._clearance.may_tell(flight, len(self._crew.slots)):
-                    break
-                self._clearance.tell_first(waiting.popleft())
-                continue
-            waiting.popleft()
-            tasks.append(self._board(slot, flight))
-            if flight.runs_alone:
-                slot.reserved_for = flight
-                break
-        if tasks:
-            self._crew.hand(slot, tasks, now)
-
-    def _board(self, slot: Slot, flight: Flight) -> Handed:
-        """Note that a flight goes into a slot; what its executor needs to know."""
-        flight.stage = _INSIDE
-        flight.slot = slot.index
-        if self._told:
-            self._told.pop(flight.claim, None)
-        if flight.expected is not None:
-            slot.expected += flight.expected
-        _, state, _, body = flight.delivery
-        return Handed(
-            flight.claim,
-            body,
-            state.attempt,
-            flight.deadline,
-            flight.hard_limit,
-            flight.soft_limit is not None or flight.hard_limit is not None,
-            flight.ignore_result,
-            self._settings.max_payload_bytes,
-        )
-
     def _acked_first(self, token: int | str, answer: Answer) -> None:
         flight = self._flights.get(token)
         if flight is None or flight.stage is not Stage.ACKING:
@@ -459,22 +400,13 @@ class ExecutorPool(StemActor):
             self._lost([token])
             return
         flight.is_acked, flight.tells_first, flight.deadline = True, False, math.inf  # there is no lease any more
-        if (revoked := self._revocation_of(flight)) is not None:
-            self._finish([(flight, revoked)])
+        if (revoked := self._recalls.revocation_of(flight)) is not None:
+            self._endings.finish([(flight, revoked)])
         elif self._shutdown is None:
             self._line.put_first([flight])
-            self._dispatch()
+            self._dispatcher.dispatch()
         else:
-            self._finish([(flight, Interrupted())])
-
-    def _take_back(self, slot: Slot) -> None:
-        """Get back what the slot's executor has not started, to the head of the line."""
-        if slot.process is None:
-            return
-        taken = [flight for claim in slot.process.take_back() if (flight := self._flights.by_claim(claim)) is not None]
-        for flight in taken:
-            slot.unload(flight)
-        self._line.put_first(taken)
+            self._endings.let_go([flight])
 
     # ------------------------------------------------------------ reports of executors
 
@@ -501,7 +433,7 @@ class ExecutorPool(StemActor):
             slot.failures = 0
             slot.active_at = self.clock.monotonic()
             slot.runs += len(ended)
-            self.tell(m.SETTLER, m.Finished(ended))
+            self._endings.tell(ended)
         if slot.most_runs is not None and slot.runs >= slot.most_runs:
             self._recycle(slot, "max-tasks")
         if slot.is_leaving or not slot.is_wanted:
@@ -520,8 +452,8 @@ class ExecutorPool(StemActor):
             self._run_times.learn(flight.name, seconds)
         outcome = reported(flight, kind, detail)
         if isinstance(outcome, _RUNS_AGAIN):  # revoked without terminate, it may end, but does not run again
-            outcome = self._revocation_of(flight) or outcome
-        run = self._end(flight, outcome, started_at, seconds)
+            outcome = self._recalls.revocation_of(flight) or outcome
+        run = self._endings.end(flight, outcome, started_at, seconds)
         if run is not None:
             ended.append(run)
 
@@ -558,134 +490,43 @@ class ExecutorPool(StemActor):
         self._take_frames(slot, self._crew.last_words(exited))
         if not self._crew.knows_cause(exited):
             return
-        self._take_back(slot)
-        self._blame(slot, process)
-        self._crew.bury(slot, process, self._now())
-        self._dispatch()
+        self._ends.bury(slot, process, self._now())
+        self._dispatcher.dispatch()
         self._keep_ticking()
         self._check_drained()
-
-    def _blame(self, slot: Slot, process: ExecutorProcess) -> None:
-        claimed = [flight for claim in process.handed if (flight := self._flights.by_claim(claim)) is not None]
-        cause = process.cause_of_death()
-        if claimed or not slot.is_leaving:
-            kind = "ours" if slot.spares else cause.split(",")[0].split(" (")[0]
-            self._tally.count("stem_executor_deaths_total", self._settings.worker, kind)
-            slot.failures += not (claimed or slot.spares)  # it died by itself
-        process.handed.clear()
-        ended = list(blamed(slot, claimed, cause))
-        for flight, outcome in ended:
-            slot.unload(flight)
-            self._tally.count("stem_redeliveries_total", flight.delivery.lease.queue, type(outcome).__name__.lower())
-            if isinstance(outcome, Died | Lapsed):
-                envelope = flight.delivery.envelope
-                facts = {
-                    "task": envelope.name,
-                    "id": envelope.id,
-                    "queue": envelope.queue,
-                    "attempt": flight.delivery.state.attempt,
-                }
-                _logger.warning("an executor died under task %s: %s", envelope.name, outcome.cause, extra=facts)
-        self._finish(ended)
 
     # ------------------------------------------------------------ executors stopped, worn out, beyond a signal
 
     def _look_at_executors(self) -> None:
         found = self._executors.look(self.clock.monotonic())
         for slot in found.stopped:
-            self._take_back(slot)
+            self._dispatcher.take_back(slot)
         for slot in found.heavy:
             self._recycle(slot, "memory")
         for slot in found.unkillable:
-            self._replace_unkillable(slot)
-        self._revoked.prune()
+            self._ends.replace_unkillable(slot)
+        self._recalls.revoked.prune()
         if found.stopped or found.unkillable:
-            self._dispatch()
+            self._dispatcher.dispatch()
             self._keep_ticking()
+            self._check_drained()
         self.after(self._executors.interval, _Look())
 
     def _recycle(self, slot: Slot, reason: str) -> None:
-        """Let an executor leave when its running tasks have ended; what waits inside it goes to others."""
-        if slot.process is None or slot.is_leaving or not slot.is_wanted or self._shutdown is not None:
-            return
-        self._log_leaving(slot, reason)
-        self._tally.count("stem_executor_recycled_total", self._settings.worker, reason)
-        self._take_back(slot)
-        self._crew.retire(slot)
-
-    def _log_leaving(self, slot: Slot, reason: str) -> None:
-        process = slot.process
-        if process is None:
-            return
-        signs = read_vital_signs(process.pid)
-        resident = 0 if signs is None else signs.resident
-        _logger.info(
-            "executor %d leaves after %d task(s) with %d MiB%s: %s",
-            process.pid,
-            slot.runs,
-            resident >> 20,
-            " and is replaced" if slot.is_wanted else "",
-            reason,
-            extra={"worker": self._settings.worker, "reason": reason, "tasks": slot.runs, "memory_bytes": resident},
-        )
-
-    def _replace_unkillable(self, slot: Slot) -> None:
-        process = slot.process
-        assert process is not None, "an empty slot is not killed"
-        _logger.error(
-            "executor %d does not die of SIGKILL and is replaced; it hangs in the kernel, as by a disk or a network file system "
-            "that does not answer",
-            process.pid,
-            extra={"worker": self._settings.worker},
-        )
-        self._take_back(slot)
-        self._blame(slot, process)
-        self._crew.give_up(slot, process)
-        self._check_drained()
+        if self._shutdown is None:  # then all leave
+            self._ends.recycle(slot, reason)
 
     # ------------------------------------------------------------ outcomes out
 
-    def _finish(self, judged: Sequence[tuple[Flight, Outcome]]) -> None:
-        runs = [self._end(flight, outcome) for flight, outcome in judged]
-        self._tell_finished([run for run in runs if run is not None])
-
-    def _end(self, flight: Flight, outcome: Outcome, started_at: float = 0.0, seconds: float = 0.0) -> m.Run | None:
-        if flight.runs_alone:
-            self._line.ended(flight)
-        if self._told:
-            self._told.pop(flight.claim, None)
-        if flight.limits and not isinstance(outcome, Limited):
-            self._clearance.leave(flight)
-        if flight.is_acked:
-            outcome = final(outcome)
-        if flight.is_lost:
-            self._flights.remove(flight.token)
-            return None
-        flight.stage = _ENDED
-        flight.run = run = m.Run(flight.delivery, outcome, flight.policy, started_at, seconds, flight.is_acked)
-        return run
-
-    def _tell_finished(self, runs: Sequence[m.Run]) -> None:
-        if runs:
-            self.tell(m.SETTLER, m.Finished(runs))
-
     def _tell_again(self) -> None:
-        """A new settler: whatever has no answer yet. Of two settlements the second finds nothing to do."""
-        self._tell_finished([flight.run for flight in self._flights if flight.run is not None])
+        """A new settler."""
+        self._endings.tell_again()
         self._clearance.tell_again()
         if not self._is_open:
             self.tell(m.SETTLER, m.ReleaseHeld())
 
-    def _settled(self, answers: Sequence[tuple[int | str, Answer]]) -> None:
-        remove, succeeded, others = self._flights.remove, 0, 0
-        for token, answer in answers:
-            flight = remove(token)
-            if flight is not None and flight.run is not None and not isinstance(answer, Stale):
-                if isinstance(flight.run.outcome, Succeeded):
-                    succeeded += 1
-                else:
-                    others += 1
-        self._ended.update(succeeded=succeeded, other=others)
+    def _went_on(self) -> None:
+        """Less is in flight, or what is may be known better."""
         self._grant()
         self._check_drained()
 
@@ -700,7 +541,7 @@ class ExecutorPool(StemActor):
             self.tell(m.CONSUMER, m.Credit(granted))
 
     def _wanted(self) -> int:
-        return self._flights.wanted(self._crew.width, self._prefetch, self._run_times.overall, self._is_hoarding)
+        return self._flights.wanted(self._crew.width, self._prefetch, self._run_times.overall, self._hoard.is_growing)
 
     @property
     def _prefetch(self) -> int:
@@ -709,13 +550,7 @@ class ExecutorPool(StemActor):
     def _consumer_started(self) -> None:
         self._credit.lapse()
         self._is_fed = self._shutdown is None  # without credit a consumer fetches nothing
-        self._grant()
-        self._check_drained()
-
-    def _held_released(self) -> None:
-        self._is_open = True
-        self._grant()
-        self._check_drained()
+        self._went_on()
 
     # ------------------------------------------------------------ time
 
@@ -732,7 +567,7 @@ class ExecutorPool(StemActor):
         self._hand_back_hoard(now)
         self._crew.check_starts(now)
         self._grant()
-        self._dispatch()
+        self._dispatcher.dispatch()
         self._keep_ticking()
 
     def _rescue_waiting_inside(self, now: float) -> None:
@@ -741,7 +576,7 @@ class ExecutorPool(StemActor):
             if slot.is_shared or slot.inside < 2 or now - slot.active_at < _TAKE_BACK_AFTER:
                 continue
             head = self._flights.by_claim(next(iter(slot.process.handed))) if slot.process else None
-            self._take_back(slot)
+            self._dispatcher.take_back(slot)
             if head is not None:
                 self._run_times.suspect_longer(head.delivery.envelope.name, now - slot.active_at)
 
@@ -757,89 +592,26 @@ class ExecutorPool(StemActor):
             self.tell(m.SETTLER, m.Note(runs, progress))
 
     def _hand_back_hoard(self, now: float) -> None:
-        """Hand back what will not start within a second: another worker may be idle."""
-        sync = [slot for slot in self._crew.slots if slot.is_wanted and not slot.is_async]
-        mean = self._run_times.overall or 0.0
-        is_stuffed = bool(sync) and all(slot.inside >= slot.width and now - slot.active_at > _HOARDING_AFTER / 2 for slot in sync)
-        self._is_hoarding = is_stuffed or mean > _HOARDING_AFTER
-        is_idle = self._credit.is_idle(now)
-        # Suspects wait for one another, however short the tasks are that the credit is reckoned by.
-        waiting = [*self._line.suspects, *(self._line.of_kind(False) if self._is_hoarding else ())]
-        late = self._late(waiting, now)
-        if is_idle:  # coroutines that run alone hold up all behind them: a share of these for those who also have nothing more
-            coroutines = self._late(self._line.of_kind(True), now)
-            late += coroutines[len(coroutines) // 2 :]
-        if late and is_idle:
+        late = self._hoard.look(now)
+        if late and self._credit.is_idle(now):
             self._withdraw(self._credit.withhold(now))
-        self._line.forget(late)
-        self._finish([(flight, Interrupted()) for flight in late])
-
-    @staticmethod
-    def _late(waiting: Iterable[Flight], now: float) -> list[Flight]:
-        """Those that have waited for long, except what their clearance would have to be paid for twice."""
-        old = [flight for flight in waiting if now - flight.received_at > _HOARDING_AFTER]
-        return [flight for flight in old if flight.places or not (flight.is_marked or flight.is_acked or flight.limits)]
+        self._endings.let_go(late)
 
     def _withdraw(self, credit: int) -> None:
         if credit:
             self.tell(m.CONSUMER, m.Credit(-credit))
 
-    # ------------------------------------------------------------ revocations
-
-    def _revoke(self, revocations: Sequence[Revocation]) -> None:
-        self._revoked.add(revocations)
-        terminates = {each.task_id: each.terminate for each in revocations}
-        hit = [flight for flight in self._flights if flight.delivery.envelope.id in terminates]
-        self._take_back_from_under(hit)
-        ended: list[tuple[Flight, Outcome]] = []
-        for flight in hit:
-            outcome = self._revocation_of(flight)
-            if outcome is None:
-                continue
-            if flight.stage in _NOT_HANDED:
-                ended.append((flight, outcome))
-            elif flight.stage is Stage.INSIDE and terminates[flight.delivery.envelope.id]:
-                self._stop_run(flight, InterruptKind.REVOKED, outcome)
-        self._line.forget(flight for flight, _ in ended)
-        self._finish(ended)
-        self._dispatch()
-
-    def _take_back_from_under(self, flights: Sequence[Flight]) -> None:
-        """Some of these may wait inside an executor: get them back, so that what is still inside runs."""
-        for index in {flight.slot for flight in flights if flight.stage is Stage.INSIDE}:
-            if not self._crew.slots[index].is_shared:
-                self._take_back(self._crew.slots[index])
-
-    def _stop_run(self, flight: Flight, kind: InterruptKind, outcome: Outcome) -> None:
-        self._runs.interrupt(flight, kind, self.clock.monotonic(), outcome, self._settings.force_shutdown_after)
-
-    def _revocation_of(self, flight: Flight) -> Revoked | None:
-        """What ends a flight whose task is revoked."""
-        found = self._revoked.find(flight.delivery.envelope.id)
-        return None if found is None else Revoked(found.reason, found.requested_by, found.issued_at)
-
     # ------------------------------------------------------------ pauses, concurrency
-
-    def _release_paused(self) -> None:
-        """Hand back what waits and is of a queue that is paused now; what runs goes on."""
-        hit = [flight for flight in self._flights if flight.delivery.lease.queue in self._vitals.paused]
-        self._take_back_from_under(hit)
-        waiting = [flight for flight in hit if flight.stage in _NOT_HANDED and not flight.is_acked]
-        self._line.forget(waiting)
-        self._finish([(flight, Interrupted()) for flight in waiting])
-        self._dispatch()
 
     def _resize(self) -> None:
         """Have more executors or fewer; no run is interrupted for it."""
         if self._shutdown is not None:
             return
         for slot in self._crew.resize(self._vitals.concurrency):
-            self._log_leaving(slot, "scale-down")
-            self._take_back(slot)
-            self._crew.let_leave(slot)
+            self._ends.scale_down(slot)
         self._withdraw(self._credit.withdraw(len(self._flights) + self._credit.outstanding - self._wanted()))
         self._grant()
-        self._dispatch()
+        self._dispatcher.dispatch()
         self._keep_ticking()
 
     def _tell_load(self) -> None:
@@ -870,36 +642,11 @@ class ExecutorPool(StemActor):
             if flight is not None:
                 flight.deadline = deadline
         self._line.revive(self.clock.monotonic())
-        self._dispatch()
+        self._dispatcher.dispatch()
 
     def _lost(self, tokens: Sequence[int | str]) -> None:
-        """Another may hold these: stop them, drop what comes of them."""
-        known = [flight for token in tokens if (flight := self._flights.get(token)) is not None]
-        lost = [flight for flight in known if flight.stage is not Stage.ENDED and not (flight.is_lost or flight.is_acked)]
-        self._take_back_from_under(lost)
-        for flight in lost:
-            self._tally.count("stem_leases_lost_total", flight.delivery.lease.queue, self._settings.worker)
-            flight.is_lost = True
-            if flight.stage is Stage.INSIDE:
-                self._stop_run(flight, InterruptKind.REVOKED, Interrupted())
-            else:
-                self._line.forget([flight])
-                self._end(flight, Interrupted())
-        self._grant()
-        self._check_drained()
-
-    def _places_lost(self, holders: Sequence[str]) -> None:
-        """Others run in the places of these: hand them back."""
-        hit = [flight for flight in self._flights if any(place.holder in holders for place in flight.places)]
-        hit = [flight for flight in hit if flight.stage is not _ENDED and not flight.is_lost]
-        self._take_back_from_under(hit)
-        waiting = [flight for flight in hit if flight.stage in _NOT_HANDED and not flight.is_acked]
-        self._line.forget(waiting)
-        self._finish([(flight, Interrupted()) for flight in waiting])
-        for flight in hit:
-            if flight.stage is Stage.INSIDE:
-                self._stop_run(flight, InterruptKind.RELEASED, Interrupted())
-        self._dispatch()
+        self._recalls.lose(tokens, self.clock.monotonic())
+        self._went_on()
 
     # ------------------------------------------------------------ leaving
 
@@ -908,10 +655,8 @@ class ExecutorPool(StemActor):
             return
         self._shutdown = mode
         self._crew.close()
-        self._take_back_from_under(list(self._flights))
-        unstarted = [flight for flight in self._flights if flight.stage not in (Stage.INSIDE, Stage.ENDED, Stage.ACKING)]
-        self._line.forget(unstarted)
-        self._finish([(flight, Interrupted()) for flight in unstarted])
+        self._dispatcher.close()
+        self._recalls.release_unstarted()
         self._deliver_uncatalogued()
         match mode:
             case m.ShutdownMode.WARM:
@@ -949,7 +694,7 @@ class ExecutorPool(StemActor):
             len(self._line),
             self._credit.outstanding,
             is_draining,
-            self._ended,
+            self._endings.counts,
             unkillable,
             self._prefetch,
         )
