@@ -75,7 +75,8 @@ class Settlement(NamedTuple):
 def settlement(delivery: Delivery, outcome: Outcome, verdict: Verdict, facts: Mapping[str, Any]) -> Settlement:
     """Work out the new state and the record that go with a verdict. Pure.
 
-    `facts` is what the worker knows of the run for the record's meta: worker, startedAt, completedAt (milliseconds).
+    `facts` is what the worker knows of the run for the record's meta: worker, startedAt, completedAt (milliseconds; `failedAt`
+    in the record of a task that failed for good).
     A delivery that goes back uncharged leaves no record: it is `queued` again, as any task without one.
     """
     if isinstance(outcome, Succeeded):
@@ -118,7 +119,8 @@ def _record(delivery: Delivery, outcome: Outcome, verdict: Verdict, facts: Mappi
             meta = {**facts, "retryDelayMs": round(delay * 1000)}
             return _build(delivery, TaskState.RETRIED, meta, error=error, retryable=True)
         case DeadLetter(reason, meta):
-            return _build(delivery, TaskState.FAILED, {**facts, "deadLetter": reason}, error=_final_error(outcome, reason, meta))
+            failed = {("failedAt" if name == "completedAt" else name): fact for name, fact in facts.items()}
+            return _build(delivery, TaskState.FAILED, {**failed, "deadLetter": reason}, error=_final_error(outcome, reason, meta))
         case Release() | Defer():
             return None
         case _:
@@ -134,7 +136,9 @@ def _cancelled(delivery: Delivery, outcome: Outcome, facts: Mapping[str, Any]) -
             return _build(delivery, TaskState.CANCELLED, meta, error=ErrorInfo("TaskRevoked", reason or "the task was revoked"))
         case _:
             error = ErrorInfo("TaskExpired", "the task expired before it started")
-            return _build(delivery, TaskState.CANCELLED, {**facts, "stem.expired": True}, error=error)
+            expires_at = delivery.envelope.expires_at
+            expired_at = None if expires_at is None else round(expires_at * 1000)
+            return _build(delivery, TaskState.CANCELLED, {**facts, "stem.expired": True, "expiredAt": expired_at}, error=error)
 
 
 def _final_error(outcome: Outcome, reason: str, meta: Mapping[str, Any]) -> ErrorInfo:

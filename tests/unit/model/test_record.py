@@ -83,6 +83,16 @@ def test_a_dead_letter_is_a_failure_with_its_reason(outcome: Outcome, reason: st
     assert written.meta["deadLetter"] == reason
 
 
+def test_what_failed_for_good_says_when_instead_of_when_it_completed() -> None:
+    facts = {"worker": "w-1", "startedAt": 1000, "completedAt": 2000}
+    failed = settlement(delivery_of(), Failed(ERROR), DeadLetter("max-retries-exhausted", {}), facts).record
+    retried = settlement(delivery_of(), Failed(ERROR), Retry(1.0), facts).record
+    assert failed is not None
+    assert retried is not None
+    assert (failed.meta["startedAt"], failed.meta["failedAt"], "completedAt" in failed.meta) == (1000, 2000, False)
+    assert (retried.meta["completedAt"], "failedAt" in retried.meta) == (2000, False)
+
+
 def test_a_revoked_task_is_cancelled_and_says_by_whom() -> None:
     written = record(Revoked("not needed", "ops", 1_700_000_000.5), Ack())
     assert (written.state, written.error) == (TaskState.CANCELLED, ErrorInfo("TaskRevoked", "not needed"))
@@ -90,11 +100,13 @@ def test_a_revoked_task_is_cancelled_and_says_by_whom() -> None:
     assert written.meta["revokedAt"] == 1_700_000_000_500
 
 
-def test_an_expired_task_is_cancelled() -> None:
-    written = record(Expired(), Ack())
+def test_an_expired_task_is_cancelled_and_says_when_it_expired() -> None:
+    written = settlement(delivery_of(expires_at=1_700_000_000.5), Expired(), Ack(), {}).record
+    assert written is not None
     assert written.state is TaskState.CANCELLED
     assert written.error is not None
     assert (written.error.type, written.meta["stem.expired"]) == ("TaskExpired", True)
+    assert written.meta["expiredAt"] == 1_700_000_000_500
 
 
 @pytest.mark.parametrize(
