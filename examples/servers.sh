@@ -3,6 +3,8 @@
 #
 # Own servers are reached by sockets in a folder of their own, and go with it, data and all, when the example ends.
 
+. "$(dirname "${BASH_SOURCE[0]}")/../scripts/postgres.sh"
+
 own=
 trap leave EXIT
 
@@ -36,15 +38,12 @@ own_redis() { # sets own_redis_url
 }
 
 own_postgres() { # a database, and settings of the server; sets own_postgres_url
-    local database=$1 port=${POSTGRES_PORT:-5432}
+    local database=$1 port=${POSTGRES_PORT:-5432} missing
     shift
-    postgres_program initdb >/dev/null || fail "there is no Postgres. On Debian: apt install postgresql"
+    missing=$(can_run_postgres) || fail "$missing"
     own_folder
     own_postgres_url="postgres:///$database?host=$own&port=$port&user=stem"
-    if [ "$(id -u)" -eq 0 ]; then
-        getent passwd postgres >/dev/null || fail "there is no user postgres to run Postgres, which does not run as root"
-        chown -R postgres "$own"
-    fi
+    give_to_postgres "$own"
     postgres initdb --username stem --auth trust --no-sync --pgdata "$own/data"
     printf '%s\n' "unix_socket_directories = '$own'" "listen_addresses = ''" "port = $port" "$@" >>"$own/data/postgresql.conf"
     postgres pg_ctl start --wait --pgdata "$own/data" --log "$own/postgres.log"
@@ -52,13 +51,9 @@ own_postgres() { # a database, and settings of the server; sets own_postgres_url
 }
 
 postgres() { # one of its programs; quiet unless it fails
-    local command=("$(postgres_program "$1")" "${@:2}") said
-    [ "$(id -u)" -ne 0 ] || command=(runuser -u postgres -- "${command[@]}")
-    said=$(cd "$own" && "${command[@]}" 2>&1 </dev/null) || fail "$1 fails: $said $(tail -n 3 "$own/postgres.log" 2>/dev/null)"
-}
-
-postgres_program() { # Debian keeps them off the PATH
-    command -v "$1" || find /usr/lib/postgresql/*/bin -name "$1" 2>/dev/null | sort -V | tail -n 1 | grep .
+    local said
+    said=$(cd "$own" && as_postgres "$(postgres_program "$1")" "${@:2}" 2>&1 </dev/null) ||
+        fail "$1 fails: $said $(tail -n 3 "$own/postgres.log" 2>/dev/null)"
 }
 
 fail() {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from stem_cli.command import guarded
+from stem_cli.edge import guarded
 from stem_cli.exit_codes import ExitCode
 from stem_cli.parsers.chaos import build_chaos_parser
 
@@ -64,6 +63,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 
 def _orders(args: argparse.Namespace) -> Orders:
+    import secrets
     from dataclasses import replace
 
     from stem_actors.errors import UsageError

@@ -6,10 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
-from stem_cli.command import guarded
+from stem_cli.edge import guarded
 from stem_cli.parsers.node import build_node_parser
 
 __all__ = ["main"]
@@ -22,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(flags: dict[str, object]) -> int:
+    from dataclasses import replace
+
     from stem_actors.config import resolve
     from stem_actors.errors import ConfigError
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from stem_actors.clock import SystemClock
 from stem_actors.errors import UsageError
-from stem_cli.command import guarded
+from stem_cli.edge import guarded
 from stem_cli.exit_codes import ExitCode
 from stem_cli.output import Output
 from stem_cli.parsers.base import CommandParser

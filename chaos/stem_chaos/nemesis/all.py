@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from stem_chaos.nemesis.brokers import FailOver, FreezeBroker, KillBroker, LockDatabase, RestartBroker
+from stem_chaos.nemesis.brokers import FailOver, FreezeBroker, LockDatabase, kill_broker, restart_broker
 from stem_chaos.nemesis.clocks import StepClock
 from stem_chaos.nemesis.crashes import CrashPoint
 from stem_chaos.nemesis.disks import FillDisk
@@ -30,8 +30,8 @@ _ALL: list[Fault] = [
     PauseHost(),
     CrashPoint(),
     *(CrashPoint(f"crash-point/{point}", point=point) for point in POINTS),
-    RestartBroker(),
-    KillBroker(),
+    restart_broker(),
+    kill_broker(),
     FreezeBroker(),
     LockDatabase(),
     FailOver(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,45 +13,39 @@ from stem_chaos.servers import PrivatePostgres, PrivateRedis, PrivateSqlite, Red
 if TYPE_CHECKING:
     from stem_chaos.cluster import Cluster
 
-__all__ = ["FailOver", "FreezeBroker", "KillBroker", "LockDatabase", "RestartBroker"]
+__all__ = ["BrokerOutage", "FailOver", "FreezeBroker", "LockDatabase", "kill_broker", "restart_broker"]
 
+_Server = PrivateRedis | PrivatePostgres
 _EVERYTHING = {"everything": True}
 
 
 @dataclass(frozen=True, slots=True)
-class KillBroker:
-    """SIGKILL; it stays away until it is healed, and has then everything it had acknowledged."""
+class BrokerOutage:
+    """The server ends, and stays away until it is healed; `does` says how it ends."""
 
-    name: str = "kill-broker"
+    name: str
+    does: str
+    end: Callable[[_Server], None]
+    lasts: float
     scope: str = "broker"
-    lasts: float = 1.0
 
     def begin(self, cluster: Cluster, chance: random.Random) -> Injection | None:
         server = _server(cluster, self.name)
-        injection = _injection(server)
-        server.kill()
+        injection = _injection(server)  # names its process, which will be gone
+        self.end(server)
         return injection
 
     def heal(self, cluster: Cluster, injection: Injection) -> None:
         _server(cluster, self.name).start()
 
 
-@dataclass(frozen=True, slots=True)
-class RestartBroker:
-    """An orderly end, and a start."""
+def kill_broker() -> BrokerOutage:
+    does = "SIGKILL; it stays away until it is healed, and has then everything it had acknowledged."
+    return BrokerOutage("kill-broker", does, lambda server: server.kill(), 1.0)
 
-    name: str = "restart-broker"
-    scope: str = "broker"
-    lasts: float = 0.5
 
-    def begin(self, cluster: Cluster, chance: random.Random) -> Injection | None:
-        server = _server(cluster, self.name)
-        injection = _injection(server)
-        server.stop()
-        return injection
-
-    def heal(self, cluster: Cluster, injection: Injection) -> None:
-        _server(cluster, self.name).start()
+def restart_broker() -> BrokerOutage:
+    return BrokerOutage("restart-broker", "An orderly end, and a start.", lambda server: server.stop(), 0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +109,7 @@ class FailOver:
         pair.rejoin()
 
 
-def _server(cluster: Cluster, name: str) -> PrivateRedis | PrivatePostgres:
+def _server(cluster: Cluster, name: str) -> _Server:
     match cluster.server:
         case PrivateRedis() | PrivatePostgres():
             return cluster.server
@@ -130,7 +125,7 @@ def _pair(cluster: Cluster, name: str) -> RedisPair:
     return cluster.server
 
 
-def _injection(server: PrivateRedis | PrivatePostgres) -> Injection:
+def _injection(server: _Server) -> Injection:
     return Injection(f"{server.program} {server.pid}", _EVERYTHING)
 
 

@@ -109,15 +109,24 @@ def test_usage_errors_end_with_64_and_say_so_on_stderr(words: list[str], capsys:
     assert "--help" in printed.err
 
 
-def test_help_loads_nothing_but_the_parser() -> None:
+def loaded_for_help(module: str) -> set[str]:
+    """Every module that a program, whose command line is in `module`, has loaded when it has printed its help."""
     script = (
-        "import sys\nfrom stem_cli.command import main\n"
-        "try: main(['--help'])\nexcept SystemExit: pass\nprint('LOADED', *sys.modules)"
+        f"import sys\nfrom {module} import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint('LOADED', *sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)}
     )
-    loaded = set(done.stdout.rpartition("LOADED")[2].split())
-    assert {
-        name for name in loaded if name.split(".")[0] in {"stem_actors", "rich", "msgpack", "sqlite3", "pykka", "asyncio"}
-    } == set()
+    return set(done.stdout.rpartition("LOADED")[2].split())
+
+
+@pytest.mark.parametrize("module", ["stem_cli.command", "stem_cli.node_command", "stem_chaos.command"])
+def test_help_loads_nothing_but_the_parser(module: str) -> None:
+    loaded = {name.partition(".")[0] for name in loaded_for_help(module)}
+    assert loaded & {"stem_actors", "rich", "msgpack", "sqlite3", "pykka", "asyncio"} == set()
+
+
+@pytest.mark.parametrize(("module", "parser"), [("stem_cli.node_command", "node"), ("stem_chaos.command", "chaos")])
+def test_a_program_loads_the_parser_of_no_other(module: str, parser: str) -> None:
+    loaded = {name for name in loaded_for_help(module) if name.startswith("stem_cli.parsers.")}
+    assert loaded == {"stem_cli.parsers.base", f"stem_cli.parsers.{parser}"}
