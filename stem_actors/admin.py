@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import socket
@@ -19,7 +20,7 @@ __all__ = ["AdminServer", "Health", "Pages"]
 
 _logger = logging.getLogger("stem.admin")
 _TIMEOUT = 10.0
-_LOOK_FOR_END = 0.1
+_LOOK_FOR_END = 60.0  # only for a kernel that wakes nobody when a listening socket is shut down
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ class AdminServer:
         self._thread.start()
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
         self._server.shutdown()
         self._server.server_close()
 

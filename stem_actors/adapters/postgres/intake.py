@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from operator import itemgetter
 
@@ -62,7 +63,8 @@ class PostgresIntake:
         self._ear = database.hints.listen([work_topic(queue) for queue in self._queues])
         self._floors = {queue: Floors(database, queue) for queue in self._queues}
         self._fetches = 0
-        self._until_due: float | None = None
+        self._due_at: float | None = None  # by the clock's `monotonic`, what is delayed
+        self._found_nothing_at: float | None = None
         self._receiving = threading.Lock()
         self._is_closed = False
 
@@ -72,14 +74,14 @@ class PostgresIntake:
         is_over = wait <= 0
         with self._receiving:
             while not self._is_closed:
-                self._ear.forget()
-                handouts = self._fetch(limit)
-                if handouts or is_over or self._ear.take_interrupt():
-                    return handouts
+                if wait <= 0 or self._until_look <= 0:
+                    handouts = self._look(limit)
+                    if handouts:
+                        return handouts
+                if is_over or self._ear.take_interrupt():
+                    break
                 left = deadline - clock.monotonic()
-                patience = min(left, self._database.hints.patience)
-                if self._until_due is not None:
-                    patience = min(patience, max(0.001, self._until_due))
+                patience = min(left, self._until_look)
                 is_over = not self._ear.wait(patience) and left <= patience
                 if self._ear.take_interrupt():
                     break  # without another look, as the server may be out of reach
@@ -96,8 +98,23 @@ class PostgresIntake:
 
     # ------------------------------------------------------------ one fetch
 
+    @property
+    def _until_look(self) -> float:
+        """Seconds in which there is nothing to look for: who found nothing looks again after a hint, or in a while."""
+        if self._found_nothing_at is None or self._ear.has_heard:
+            return 0.0
+        left = self._found_nothing_at + self._database.hints.patience - time.monotonic()
+        return left if self._due_at is None else min(left, self._due_at - self._database.clock.monotonic())
+
+    def _look(self, limit: int) -> list[Handout]:
+        self._ear.forget()
+        self._found_nothing_at = None
+        handouts = self._fetch(limit)
+        if not handouts and limit > 0:
+            self._found_nothing_at = time.monotonic()
+        return handouts
+
     def _fetch(self, limit: int) -> list[Handout]:
-        self._until_due = None
         if limit <= 0:
             return []
         asked_at = self._database.clock.monotonic()
@@ -168,7 +185,7 @@ class PostgresIntake:
     def _promotes(self, due: float | None, now: float) -> bool:
         """Promote what is due; whether there was anything, so that it has to be looked at again."""
         if due is None or due > now:
-            self._until_due = None if due is None else due - now
+            self._due_at = None if due is None else self._database.clock.monotonic() + max(0.001, due - now)
             return False
         self._database.run(PROMOTE, {"namespace": self._namespace})
         return True
