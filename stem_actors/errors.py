@@ -118,7 +118,12 @@ class ResultsDisabled(OperatorError):
 
 
 class BrokerUnavailable(StemError):
-    """The store is away or busy. What was asked may or may not have happened; asking again is safe."""
+    """The store is away or busy. What was asked may or may not have happened; asking again is safe.
+
+    `is_cut`: a connection ended under it. Perhaps another can be made, so the adapters ask once more what only reads.
+    """
+
+    is_cut = False
 
 
 class BulkEnqueueError(StemError):

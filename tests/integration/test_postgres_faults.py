@@ -10,21 +10,24 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
 
+from stem_actors import Stem
 from stem_actors.adapters import open_stores
 from stem_actors.adapters.postgres import floors, pace
 from stem_actors.adapters.postgres.broker import PostgresBroker
 from stem_actors.adapters.postgres.intake import PostgresIntake
 from stem_actors.clock import SystemClock
+from stem_actors.codecs.msgpack import encode_payload
 from stem_actors.errors import BrokerUnavailable, ConfigError, StorageBroken, StorageFull
+from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.outcome import Ack, DeadLetter, Retry
 from stem_actors.model.record import Settlement
 from stem_actors.ports import Broker, Done, Revocation, Stale, Stores
@@ -45,6 +48,9 @@ from tests.contract.fabric import (
     until_answered,
 )
 from tests.fixtures.postgres_server import PostgresServer, new_schema, own_server
+from tests.integration.reads import READS, fill
+
+T = TypeVar("T")
 
 LONG = 30.0
 
@@ -264,6 +270,93 @@ def test_polling_alone_finds_everything(server: PostgresServer, url: str) -> Non
             assert pulled.result(PROMPTLY)[0] == [b"1"]
 
 
+@pytest.mark.parametrize("name", READS)
+def test_a_read_whose_connection_is_lost_under_it_is_asked_again(server: PostgresServer, stores: Stores, name: str) -> None:
+    fill(stores)
+    before = READS[name](stores)
+    assert before
+    assert losing_connections(server, stores, READS[name]) == before
+
+
+def losing_connections(server: PostgresServer, stores: Stores, read: Callable[[Stores], T]) -> T:
+    """What a read comes to whose connection is terminated between its question and the answer."""
+    waiting = "SELECT pid FROM pg_stat_activity WHERE application_name = %s AND wait_event_type = 'Lock'"
+    alive = "SELECT pid FROM pg_stat_activity WHERE pid = %s"
+    with psycopg.connect(server.url) as holding, meanwhile_locked(holding, stores, read) as asked:
+        ((pid,),) = until_answered(lambda: server.execute(waiting, (f"stem-{os.getpid()}",)))
+        cut(server, f"stem-{os.getpid()}%")
+        until_answered(lambda: not server.execute(alive, (pid,)))
+        holding.rollback()
+        return asked.result(PROMPTLY)
+
+
+@contextlib.contextmanager
+def meanwhile_locked(holding: Any, stores: Stores, read: Callable[[Stores], T]) -> Iterator[Future[T]]:
+    """Read in another thread, which is told nothing before `holding` ends its transaction."""
+    assert isinstance(stores.broker, PostgresBroker)
+    schema = stores.broker._database.endpoint.schema
+    found = holding.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = %s", (schema,)).fetchall()
+    tables = ", ".join(f'"{schema}"."{table}"' for (table,) in found if table != "migration")
+    holding.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")
+    with meanwhile(read, stores) as asked:
+        try:
+            yield asked
+        finally:
+            holding.rollback()
+
+
+@pytest.mark.parametrize("name", READS)
+def test_reads_after_idle_connections_were_terminated_are_answered(server: PostgresServer, stores: Stores, name: str) -> None:
+    fill(stores)
+    before = READS[name](stores)
+    cut(server, f"stem-{os.getpid()}%")
+    assert READS[name](stores) == before
+
+
+@pytest.mark.parametrize("mode", ["immediate", "fast"])
+def test_a_handle_gives_its_result_after_a_restart(server: PostgresServer, url: str, mode: str) -> None:
+    with Stem(url) as app:
+        fill(app.stores)
+        handle = app.handle("done")
+        server.restart(mode)
+        assert handle.status().state is TaskState.SUCCEEDED
+        server.restart(mode)
+        assert handle.get(PROMPTLY) == 42
+
+
+def test_a_handle_gives_its_result_although_connections_are_terminated(server: PostgresServer, url: str) -> None:
+    with Stem(url) as app:
+        fill(app.stores)
+        handle = app.handle("done")
+        for _ in range(20):
+            cut(server, f"stem-{os.getpid()}%")
+            assert handle.status().state is TaskState.SUCCEEDED
+            cut(server, f"stem-{os.getpid()}%")
+            assert handle.get(PROMPTLY) == 42
+
+
+def test_a_handle_that_waits_while_connections_are_terminated_gets_its_result(server: PostgresServer, url: str) -> None:
+    with Stem(url) as app, opened(url) as other:
+        publish(other.broker, "a")
+        record = record_of(take_one(other.broker), payload=encode_payload(42))
+        with meanwhile(app.handle("a").get, LONG) as got:
+            gone: set[int] = set()
+            for _ in range(5):
+                gone.update(until_answered(lambda: waiting_connections(server, gone)))
+                cut(server, f"stem-{os.getpid()}%")
+            until_answered(lambda: results_of(other).set_many([record]), BrokerUnavailable)
+            assert got.result(PROMPTLY) == 42
+
+
+def waiting_connections(server: PostgresServer, gone: Collection[int]) -> list[int]:
+    """Both that one has who waits for a result: one listens, with the other he has looked. None until there are both anew."""
+    ours = "SELECT query, pid FROM pg_stat_activity WHERE application_name LIKE %s AND state = 'idle'"
+    found = [row for row in server.execute(ours, (f"stem-{os.getpid()}%",)) if row[1] not in gone]
+    listening = [pid for query, pid in found if query.startswith("LISTEN")]
+    looking = [pid for query, pid in found if "finality = $" in query]
+    return listening + looking if listening and looking else []
+
+
 def test_a_publication_whose_answer_was_lost_is_stored_once_when_repeated(server: PostgresServer, schema: str) -> None:
     with Proxy(("127.0.0.1", server.port)) as proxy, opened(through(proxy, schema)) as stores, impatient():
         publish(stores.broker, "first")
@@ -325,6 +418,19 @@ def impatient() -> Iterator[None]:
         yield
     finally:
         kind.patience = before
+
+
+def test_a_read_of_a_server_that_is_out_of_reach_is_given_up_as_soon_as_a_write(server: PostgresServer, schema: str) -> None:
+    with Proxy(("127.0.0.1", server.port)) as proxy, opened(through(proxy, schema)) as stores, impatient():
+        assert stores.broker.depths() == []
+        for fault, said in ((proxy.cut, "does not answer"), (proxy.blackhole, "no answer within")):
+            fault()
+            start = time.monotonic()
+            with pytest.raises(BrokerUnavailable, match=said):
+                stores.broker.depths()
+            assert time.monotonic() - start < 2
+            proxy.heal()
+            until_answered(lambda: done(stores.broker.depths), BrokerUnavailable)
 
 
 def test_an_interrupt_ends_a_wait_although_the_server_is_out_of_reach(server: PostgresServer, schema: str) -> None:

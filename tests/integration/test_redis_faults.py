@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 
+from stem_actors import Stem
 from stem_actors.adapters import open_stores
+from stem_actors.adapters.redis.broker import RedisBroker
 from stem_actors.clock import SystemClock
-from stem_actors.errors import BrokerUnavailable, OperatorError, StorageBroken, StorageFull
+from stem_actors.codecs.msgpack import encode_payload
+from stem_actors.errors import BrokerUnavailable, OperatorError, ResultTimeout, StorageBroken, StorageFull
 from stem_actors.model.lifecycle import TaskState
 from stem_actors.model.outcome import Ack, DeadLetter, Release, Retry, Verdict
 from stem_actors.model.record import Settlement
@@ -36,6 +39,7 @@ from tests.contract.fabric import (
     until_answered,
 )
 from tests.fixtures.redis_server import RedisServer, own_server
+from tests.integration.reads import READS, fill
 
 LONG = 30.0
 HOW_TO = Path(__file__).parents[2] / "docs/how-to/redis.md"
@@ -152,6 +156,94 @@ def test_killed_connections_are_made_anew(server: RedisServer, stores: Stores) -
     assert ids(until_answered(lambda: intake.receive(10, 1), BrokerUnavailable)) == ["a"]
 
 
+@pytest.mark.parametrize("name", READS)
+def test_a_read_whose_connection_was_killed_is_asked_again(server: RedisServer, stores: Stores, name: str) -> None:
+    fill(stores)
+    before = READS[name](stores)
+    assert before
+    kill_connections(server)
+    assert READS[name](stores) == before
+
+
+def kill_connections(server: RedisServer) -> None:
+    """All. Those that listen come last: they are made anew at once."""
+    for kind in ("normal", "pubsub"):
+        server.command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+
+
+def test_a_read_is_asked_again_on_a_new_connection_and_not_on_another_dead_one(server: RedisServer, stores: Stores) -> None:
+    assert isinstance(stores.broker, RedisBroker)
+    connections = stores.broker._server
+    for each in [connections._take() for _ in range(3)]:
+        connections._give_back(each)
+    kill_connections(server)
+    assert stores.broker.depths() == []
+
+
+def test_a_handle_gives_its_result_although_connections_are_killed(server: RedisServer) -> None:
+    with Stem(server.url) as app:
+        fill(app.stores)
+        handle = app.handle("done")
+        for _ in range(20):
+            kill_connections(server)
+            assert handle.status().state is TaskState.SUCCEEDED
+            kill_connections(server)
+            assert handle.get(PROMPTLY) == 42
+
+
+def test_a_handle_whose_last_wait_ended_before_connections_were_killed_waits_again(server: RedisServer) -> None:
+    with Stem(server.url) as app, opened(server.url) as other:
+        publish(other.broker, "a")
+        record = record_of(take_one(other.broker), payload=encode_payload(42))
+        with pytest.raises(ResultTimeout):
+            app.handle("a").get(0.01)
+        kill_connections(server)
+        with pytest.raises(ResultTimeout):
+            app.handle("a").get(0.01)
+        kill_connections(server)
+        with meanwhile(app.handle("a").get, LONG) as got:
+            until_answered(lambda: is_waited_for(server, "a"))
+            until_answered(lambda: results_of(other).set_many([record]), BrokerUnavailable)
+            assert got.result(PROMPTLY) == 42
+
+
+def test_a_handle_that_waits_while_connections_are_killed_gets_its_result(server: RedisServer) -> None:
+    with Stem(server.url) as app, opened(server.url) as other:
+        publish(other.broker, "a")
+        record = record_of(take_one(other.broker), payload=encode_payload(42))
+        with meanwhile(app.handle("a").get, LONG) as got:
+            for _ in range(5):
+                until_answered(lambda: is_waited_for(server, "a"))
+                kill_connections(server)
+            until_answered(lambda: is_waited_for(server, "a"))
+            until_answered(lambda: results_of(other).set_many([record]), BrokerUnavailable)
+            assert got.result(PROMPTLY) == 42
+
+
+def is_waited_for(server: RedisServer, task_id: str) -> bool:
+    """Whether somebody listens for the end of a task, and has looked as well."""
+    _, count = server.command("PUBSUB", "NUMSUB", f"stem:done:{task_id}")
+    return count > 0 and b" cmd=mget " in server.command("CLIENT", "LIST", "TYPE", "normal")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_handle_gives_its_result_after_a_restart(how: signal.Signals) -> None:
+    with own_server(*AOF) as server, Stem(server.url) as app:
+        fill(app.stores)
+        handle = app.handle("done")
+        assert handle.get(PROMPTLY) == 42
+        with pytest.raises(ResultTimeout):  # it keeps a subscription for the next one who waits
+            app.handle("none").get(0.01)
+        until_answered(lambda: server.command("INFO", "persistence")["aof_buffer_length"] == 0)
+        for read in (handle.status, handle.get):
+            before = read()
+            server.kill(how)
+            server.start()
+            assert read() == before
+        with pytest.raises(ResultTimeout):
+            app.handle("none").get(0.01)
+
+
 def test_a_consumer_that_waits_without_a_subscription_is_no_longer_woken_and_finds_its_work_all_the_same(
     server: RedisServer, stores: Stores
 ) -> None:
@@ -234,6 +326,22 @@ def test_a_server_that_swallows_everything_is_given_up_within_its_timeout(
         assert time.monotonic() - start < 5
         proxy.heal()
         assert until_answered(lambda: stores.broker.extend([held.lease]), BrokerUnavailable) == [Done()]
+
+
+def test_a_read_of_a_server_that_is_out_of_reach_is_given_up_as_soon_as_a_write(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stem_actors.adapters.redis.connection.ANSWER_TIMEOUT", 1.0)
+    monkeypatch.setattr("stem_actors.adapters.redis.connection.CONNECT_TIMEOUT", 1.0)
+    with Proxy(("127.0.0.1", server.port)) as proxy, opened(f"redis://127.0.0.1:{proxy.port}/0") as stores:
+        for fault in (proxy.cut, proxy.blackhole):
+            assert counts(stores.broker) == (0, 0, 0, 0)
+            fault()
+            start = time.monotonic()
+            with pytest.raises(BrokerUnavailable, match="does not answer"):
+                counts(stores.broker)
+            assert time.monotonic() - start < 1.9, "it was asked twice"
+            proxy.heal()
 
 
 def test_an_interrupt_ends_a_wait_although_the_server_is_out_of_reach(server: RedisServer) -> None:

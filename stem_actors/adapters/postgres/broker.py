@@ -128,7 +128,7 @@ class PostgresBroker:
 
     def held(self, holder: str) -> list[Handout]:
         asked_at = self._database.clock.monotonic()
-        rows = self._database.run(
+        rows = self._database.read(
             _HELD, {"holder": holder, "namespace": self._namespace, "visibility": self._retention.visibility_timeout}
         )
         return [
@@ -151,7 +151,7 @@ class PostgresBroker:
     # ------------------------------------------------------------ operators
 
     def depths(self, queues: Sequence[str] | None = None) -> list[QueueDepth]:
-        rows = self._database.run(_DEPTHS, {"namespace": self._namespace, "queues": None if queues is None else list(queues)})
+        rows = self._database.read(_DEPTHS, {"namespace": self._namespace, "queues": None if queues is None else list(queues)})
         found = {
             name: QueueDepth(name, ready, leased, delayed, dead, None if since is None else max(0.0, now - since))
             for name, ready, leased, delayed, dead, since, now in rows

@@ -107,7 +107,7 @@ def contend_for(transaction: Transaction, namespace: int, messages: Sequence[tup
 
 def find(database: Database, namespace: int, key: str, queue: str | None) -> list[HeldClaim]:
     """Who holds a key, in one queue or in all."""
-    rows = database.run(_FIND, {"namespace": namespace, "key": key, "queue": queue})
+    rows = database.read(_FIND, {"namespace": namespace, "key": key, "queue": queue})
     return [_held(name, row) for name, *row in rows]
 
 

@@ -4,8 +4,9 @@ Most verbs are one statement, and so one round trip and one transaction. In thei
 and `@now` for the server's clock. Connections come from psycopg's pool; they are in autocommit mode, and a statement that must
 not wait for the disk says so itself (`@lazily`), so no connection carries a state of one use to the next.
 
-Nothing here is sent again after its answer was lost: whoever repeats, repeats something that is numbered or fenced. What the
-server itself undid (deadlock, serialization failure) is repeated here. Every wait for the server has an end.
+Nothing that writes is sent again after its answer was lost: whoever repeats, repeats something that is numbered or fenced. What
+reads is asked once more when its connection was lost, and what the server itself undid (deadlock, serialization failure) is
+repeated here. Every wait for the server has an end.
 """
 
 from __future__ import annotations
@@ -141,6 +142,15 @@ class Database:
         """
         return self._repeated(lambda connection: Transaction(self, connection).run(sql, parameters))
 
+    def read(self, sql: str, parameters: Parameters | None = None) -> list[Row]:
+        """As `run`, for a statement that changes nothing: asked once more, on a new connection, when the first was lost."""
+        try:
+            return self.run(sql, parameters)
+        except BrokerUnavailable as error:
+            if not error.is_cut:
+                raise
+            return self.run(sql, parameters)
+
     def transact(self, work: Callable[[Transaction], T], durable: bool = True) -> T:
         """Do several statements as one transaction; raises as `run`. `work` may be done again, from the beginning."""
 
@@ -204,7 +214,7 @@ class Database:
         if number is None:
             find, make = (_FIND_NAMESPACE, _MAKE_NAMESPACE) if namespace is None else (_FIND_QUEUE, _MAKE_QUEUE)
             parameters = {"namespace": namespace, "name": name}
-            rows = self.run(find, parameters) or self.run(make, parameters) or self.run(find, parameters)
+            rows = self.read(find, parameters) or self.run(make, parameters) or self.read(find, parameters)
             number = self._names[namespace, name] = int(rows[0][0])
         return number
 
@@ -227,12 +237,15 @@ class Database:
         try:
             yield connection
         except BaseException as error:
+            was_lost = connection.closed
             if not _is_idle(connection):
                 connection.close()  # an answer is still to come, or never will
             if connection.closed:
                 self._is_up = False
             if isinstance(error, Exception):
                 translated = errors.translated(error, self.endpoint)
+                if isinstance(translated, BrokerUnavailable):
+                    translated.is_cut = was_lost
                 if translated is not error:
                     raise translated from error
             raise

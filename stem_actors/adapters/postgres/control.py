@@ -59,7 +59,7 @@ class PostgresControl:
         self._database.hints.notify([_topic(namespace)])
 
     def cursor(self, channels: Sequence[str]) -> Any:
-        ((number,),) = self._database.run(_LAST, {"namespace": self._namespace})
+        ((number,),) = self._database.read(_LAST, {"namespace": self._namespace})
         return number
 
     def pull(self, channels: Sequence[str], cursor: Any, limit: int = 100, wait: float = 0.0) -> tuple[list[bytes], Any]:
@@ -111,7 +111,7 @@ class PostgresControl:
 
     def _messages(self, channels: Sequence[str], cursor: Any, limit: int) -> list[Row]:
         asked = {"namespace": self._namespace, "channels": list(channels), "cursor": cursor, "limit": max(0, limit)}
-        return self._database.run(_PULL, asked)
+        return self._database.read(_PULL, asked)
 
     def close(self) -> None:
         with self._lock:

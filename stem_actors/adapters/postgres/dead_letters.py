@@ -58,12 +58,12 @@ class DeadLetters:
     def page(self, queue: str, limit: int, offset: int, since: float | None) -> DeadLetterPage:
         if limit <= 0:
             return DeadLetterPage([])
-        rows = self._database.run(_PAGE, {**self._selection(queue, since, None, limit + 1), "offset": max(0, offset)})
+        rows = self._database.read(_PAGE, {**self._selection(queue, since, None, limit + 1), "offset": max(0, offset)})
         entries = [_dead_task(queue, row) for row in rows[:limit]]
         return DeadLetterPage(entries, max(0, offset) + limit if len(rows) > limit else None)
 
     def find(self, queue: str, task_id: str) -> DeadTask | None:
-        rows = self._database.run(_PAGE, {**self._selection(queue, None, [task_id], 1), "offset": 0})
+        rows = self._database.read(_PAGE, {**self._selection(queue, None, [task_id], 1), "offset": 0})
         return _dead_task(queue, rows[0]) if rows else None
 
     def replay(
@@ -71,7 +71,7 @@ class DeadLetters:
     ) -> list[DeadTask]:
         selection = self._selection(queue, since, ids, max(0, limit))
         if dry_run:
-            return [_dead_task(queue, row[:6]) for row in self._database.run(_OLDEST, selection)]
+            return [_dead_task(queue, row[:6]) for row in self._database.read(_OLDEST, selection)]
 
         def replay_all(transaction: Transaction) -> list[DeadTask]:
             rows = transaction.run(f"{_OLDEST} FOR UPDATE SKIP LOCKED", selection)

@@ -36,7 +36,7 @@ class PostgresHeartbeats:
         self._database.run(_PUT, {"namespace": namespace, "worker": worker_id, "ttl": ttl, "snapshot": packed})
 
     def list_heartbeats(self) -> list[dict[str, Any]]:
-        rows = self._database.run(_LIST, {"namespace": self._database.namespace_id(self._namespace)})
+        rows = self._database.read(_LIST, {"namespace": self._database.namespace_id(self._namespace)})
         return [msgpack.unpackb(snapshot, strict_map_key=False) for (snapshot,) in rows]
 
     def close(self) -> None:

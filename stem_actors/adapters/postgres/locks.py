@@ -38,7 +38,7 @@ class PostgresLocks:
         return bool(self._database.run(_RENEW, {**self._held(lock), "ttl": ttl}))
 
     def owner_of(self, key: str) -> str | None:
-        rows = self._database.run(_OWNER, self._place(key))
+        rows = self._database.read(_OWNER, self._place(key))
         return str(rows[0][0]) if rows else None
 
     def release(self, lock: Lock) -> bool:

@@ -36,7 +36,7 @@ class PostgresPauses:
         self._database.run(_RESUME, {"namespace": self._namespace, "queues": Texts(list(queues))})
 
     def paused(self) -> list[Pause]:
-        return [Pause(*row) for row in self._database.run(_PAUSED, {"namespace": self._namespace})]
+        return [Pause(*row) for row in self._database.read(_PAUSED, {"namespace": self._namespace})]
 
     def close(self) -> None:
         if not self._is_closed:

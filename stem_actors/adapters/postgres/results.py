@@ -86,7 +86,7 @@ class PostgresResults:
         return self._database.transact(announce_all)
 
     def get(self, task_id: str) -> TaskRecord | None:
-        rows = self._database.run(_GET, {"namespace": self._namespace, "id": task_id})
+        rows = self._database.read(_GET, {"namespace": self._namespace, "id": task_id})
         return record_of(rows[0]) if rows else None
 
     def wait(self, task_ids: Sequence[str], timeout: float) -> dict[str, TaskRecord]:
@@ -111,7 +111,7 @@ class PostgresResults:
         ids = list(task_ids)
         if not ids:
             return {}
-        rows = self._database.run(_FINAL, {"namespace": self._namespace, "ids": ids, "finality": TaskState.SUCCEEDED.finality})
+        rows = self._database.read(_FINAL, {"namespace": self._namespace, "ids": ids, "finality": TaskState.SUCCEEDED.finality})
         return {row[0]: record_of(row) for row in rows}
 
     def list_records(
@@ -119,7 +119,7 @@ class PostgresResults:
     ) -> RecordPage:
         if limit <= 0:
             return RecordPage([])
-        rows = self._database.run(
+        rows = self._database.read(
             _LIST,
             {
                 "namespace": self._namespace,

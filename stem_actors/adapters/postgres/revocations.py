@@ -65,7 +65,7 @@ class PostgresRevocations:
         return [stored[each.task_id] for each in revocations]
 
     def list_since(self, version: int = 0, limit: int = 1000) -> list[Revocation]:
-        rows = self._database.run(_LIST, {"namespace": self._namespace, "version": version, "limit": max(0, limit)})
+        rows = self._database.read(_LIST, {"namespace": self._namespace, "version": version, "limit": max(0, limit)})
         return [Revocation(*row) for row in rows]
 
     def prune_expired(self) -> int:

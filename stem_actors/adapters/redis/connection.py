@@ -1,7 +1,8 @@
 """Connections to one Redis server: opened, named, reused, given up; commands and scripts; errors turned into ours.
 
-A connection belongs to one caller for one exchange. Nothing is sent twice from here: whoever repeats, repeats something that is
-numbered or fenced. Every wait for the server has an end.
+A connection belongs to one caller for one exchange. Nothing that writes is sent twice from here: whoever repeats, repeats
+something that is numbered or fenced. What reads is sent once more when its connection was lost. Every wait for the server has an
+end.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import re
 import select
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,6 +34,11 @@ if TYPE_CHECKING:
 __all__ = ["Call", "Listener", "Script", "Server"]
 
 _logger = logging.getLogger("stem.redis")
+
+READING = frozenset(
+    ("EXISTS", "GET", "HGETALL", "HMGET", "MGET", "SMEMBERS", "TIME", "XRANGE", "XREVRANGE", "ZRANGEBYSCORE", "ZREVRANGEBYSCORE")
+)
+"""Those of our commands that change nothing."""
 
 CONNECT_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 5.0
@@ -59,6 +66,11 @@ class Script:
     name: str
     source: str
     digest: str
+
+    @property
+    def changes_nothing(self) -> bool:
+        """It says so, and the server holds it to that."""
+        return "no-writes" in self.source.partition("\n")[0]
 
     @staticmethod
     @cache
@@ -176,7 +188,12 @@ class Server:
 
     def commands(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Send commands in one go; their answers in order."""
-        answers = self._exchange(commands)
+        try:
+            answers = self._exchange(commands)
+        except BrokerUnavailable as error:
+            if not error.is_cut or not all(command[0] in READING for command in commands):
+                raise
+            answers = self._exchange(commands, is_again=True)
         for at, answer in enumerate(answers):
             if isinstance(answer, Exception):
                 answers[at] = self._again(commands[at], commands[at][1:2], answer)
@@ -197,7 +214,13 @@ class Server:
 
     def run_all(self, calls: Sequence[Call]) -> list[Any]:
         """Run scripts in one go; their answers in order. One that fails does not keep the others from running."""
-        answers = self._exchange([("EVALSHA", each.script.digest, len(each.keys), *each.keys, *each.arguments) for each in calls])
+        commands = [("EVALSHA", each.script.digest, len(each.keys), *each.keys, *each.arguments) for each in calls]
+        try:
+            answers = self._exchange(commands)
+        except BrokerUnavailable as error:
+            if not error.is_cut or not all(each.script.changes_nothing for each in calls):
+                raise
+            answers = self._exchange(commands, is_again=True)
         for at, answer in enumerate(answers):
             if isinstance(answer, Exception):
                 script, keys, arguments = calls[at]
@@ -226,14 +249,14 @@ class Server:
             _logger.error("%s: a key of ours had a wrong type; it was moved to %s", self.endpoint, name)
         return moved
 
-    def _exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """Answers in order; what the server refuses is an exception among them."""
+    def _exchange(self, commands: Sequence[Sequence[Any]], is_again: bool = False) -> list[Any]:
+        """Answers in order; what the server refuses is an exception among them. Sent again, it goes by a new connection."""
         if not commands:
             return []
         import redis.exceptions as refused
 
         try:
-            connection = self._take()
+            connection = self.connect("") if is_again else self._take()
             try:
                 connection.send_packed_command([b"".join([_pack(command) for command in commands])], check_health=False)
                 answers = []
@@ -242,8 +265,10 @@ class Server:
                         answers.append(connection.read_response())
                     except refused.ResponseError as error:
                         answers.append(error)
-            except BaseException:
+            except BaseException as error:
                 connection.disconnect()
+                if isinstance(error, refused.RedisError):
+                    raise self.ours(error, was_in_use=True) from error
                 raise
         except refused.RedisError as error:
             raise self.ours(error) from error
@@ -318,8 +343,8 @@ class Server:
 
     # ------------------------------------------------------------ errors
 
-    def ours(self, error: Exception) -> Exception:
-        """What we raise for an error of the client library or an answer of the server."""
+    def ours(self, error: Exception, was_in_use: bool = False) -> Exception:
+        """What we raise for an error of the client library, in making a connection or in its use, or an answer of the server."""
         import redis.exceptions as refused
 
         place, code = self.endpoint, _code(error)
@@ -332,7 +357,9 @@ class Server:
             return StorageBroken(f"{place}: {error}. {_REMEDIES['WRONGPASS'][1]}")
         if isinstance(error, refused.ResponseError) and not isinstance(error, refused.ConnectionError):
             return StorageBroken(f"{place} refused a command: {error}")
-        return BrokerUnavailable(f"{place} does not answer: {error}")
+        unavailable = BrokerUnavailable(f"{place} does not answer: {error}")
+        unavailable.is_cut = was_in_use and isinstance(error, refused.ConnectionError | OSError)
+        return unavailable
 
 
 _REMEDIES: dict[str, tuple[type[Exception], str]] = {
@@ -421,16 +448,19 @@ class Listener:
         """Listen to these too. When it returns the server knows."""
         new = [channel for channel in channels if channel not in self._channels]
         self._channels.update(new)
+        if self._connection is not None and new:
+            with _no_matter_if_cut():
+                self._tell("SUBSCRIBE", new)
         if self._connection is None:
             self._connect()
-        elif new:
-            self._tell("SUBSCRIBE", new)
 
     def unsubscribe(self, channels: Sequence[str]) -> None:
+        """Listen to these no longer. A subscription ends with its connection, too."""
         gone = [channel for channel in channels if channel in self._channels]
         self._channels.difference_update(gone)
         if self._connection is not None and gone:
-            self._tell("UNSUBSCRIBE", gone)
+            with _no_matter_if_cut():
+                self._tell("UNSUBSCRIBE", gone)
 
     def _connect(self) -> None:
         import redis.exceptions as refused
@@ -458,7 +488,7 @@ class Listener:
                     self._keep(answer)
         except refused.RedisError as error:
             self._lose()
-            raise self._server.ours(error) from error
+            raise self._server.ours(error, was_in_use=True) from error
 
     def _lose(self) -> None:
         if self._connection is not None:
@@ -471,7 +501,7 @@ class Listener:
         That is: a message came (see `take_heard`), somebody interrupted, or the connection was made anew.
 
         Raises:
-            BrokerUnavailable: the connection was lost.
+            BrokerUnavailable: the connection was lost, or none can be made.
         """
         if self._connection is None:
             self._connect()
@@ -486,6 +516,12 @@ class Listener:
         self._read()
         return is_told
 
+    def wait_or_renew(self, timeout: float) -> bool:
+        """As `wait`, for one who only reads: a connection that is lost meanwhile is made anew at once, and worth a look."""
+        with _no_matter_if_cut():
+            return self.wait(timeout)
+        return self.wait(0)
+
     def take_heard(self) -> list[bytes]:
         """What the messages said that came since this was last asked."""
         heard, self._heard = self._heard, []
@@ -499,7 +535,7 @@ class Listener:
                 self._keep(self._connection.read_response())
         except (refused.RedisError, OSError) as error:
             self._lose()
-            raise self._server.ours(error) from error
+            raise self._server.ours(error, was_in_use=True) from error
 
     def _keep(self, answer: Any) -> None:
         if answer[0] == b"message":
@@ -509,3 +545,13 @@ class Listener:
         """Idempotent; not while another thread waits."""
         self.interrupts.close()
         self._lose()
+
+
+@contextmanager
+def _no_matter_if_cut() -> Iterator[None]:
+    """What the block asks of a connection may end with it."""
+    try:
+        yield
+    except BrokerUnavailable as error:
+        if not error.is_cut:
+            raise

@@ -74,7 +74,7 @@ class RedisControl:
         is_over = False
         ear.listener.subscribe(streams)
         while True:
-            is_told = ear.listener.wait(0) or ear.generation != ear.listener.generation
+            is_told = ear.listener.wait_or_renew(0) or ear.generation != ear.listener.generation
             ear.listener.take_heard()
             age = time.monotonic() - ear.looked_at
             if is_told or ear.cursor != cursor or age >= LOOK_EVERY:
@@ -90,7 +90,7 @@ class RedisControl:
                 return [], cursor
             left = deadline - clock.monotonic()
             patience = min(left, LOOK_EVERY - age)
-            is_over = not ear.listener.wait(patience) and left <= patience
+            is_over = not ear.listener.wait_or_renew(patience) and left <= patience
 
     def _keep(self, streams: tuple[str, ...], ear: _Ear) -> None:
         """For the next pull from the same channels; of others only a few are kept."""

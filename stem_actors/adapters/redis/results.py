@@ -87,7 +87,7 @@ class RedisResults:
                 if is_over or len(found) == len(wanted):
                     return found
                 left = deadline - clock.monotonic()
-                is_over = not listener.wait(min(left, LOOK_EVERY)) and left <= LOOK_EVERY
+                is_over = not listener.wait_or_renew(min(left, LOOK_EVERY)) and left <= LOOK_EVERY
                 listener.take_heard()
 
     @contextmanager
