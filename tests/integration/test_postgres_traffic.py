@@ -12,7 +12,7 @@ import pytest
 from tests.fixtures.node import Place
 from tests.fixtures.postgres_server import PostgresServer, own_server
 
-WATCHED = 20.0
+WATCHED = 10.0
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from tests.fixtures.redis_server import Monitor, RedisServer, own_server
 
 TASKS = 5_000
 ROUNDS = 4
-WATCHED = 20.0
+WATCHED = 10.0
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ SUSPECT_AFTER = 2  # lapses
 
 def test_suspects_that_wait_for_another_go_to_a_worker_that_is_idle(processes: Fleet, journal: Journal) -> None:
     """One worker has just run so many short tasks that it expects all to be short, and takes every suspect there is."""
-    suspects = [processes.enqueue("nap", journal.path, f"s{n}", 0.5) for n in range(24)]
+    suspects = [processes.enqueue("nap", journal.path, f"s{n}", 0.5) for n in range(14)]
     lose(processes, len(suspects), SUSPECT_AFTER)
     for n in range(600):
         processes.enqueue("note", journal.path, f"n{n}", priority=9)
@@ -26,7 +26,7 @@ def test_suspects_that_wait_for_another_go_to_a_worker_that_is_idle(processes: F
 def test_coroutines_that_wait_to_run_alone_go_to_a_worker_that_is_idle(processes: Fleet, journal: Journal) -> None:
     """One worker holds all of them, since coroutines seldom wait for one another; but these were lost together."""
     processes.set(concurrency=1)
-    naps = [processes.enqueue("anap", journal.path, f"a{n}", 0.8) for n in range(16)]
+    naps = [processes.enqueue("anap", journal.path, f"a{n}", 0.6) for n in range(12)]
     lose(processes, len(naps), 1)
     assert run_by_the_worker_that_is_idle(processes, journal, "a", naps) >= 2
 
