@@ -41,6 +41,7 @@ class Sizes:
 
 FULL = Sizes(rounds=3, tasks=20_000, singles=1000, latencies=200, waits=2000, kills=5, idle=8.0)
 QUICK = Sizes(rounds=1, tasks=4000, singles=200, latencies=50, waits=2000, kills=2, idle=2.0)
+_COMES_TO_REST = 4.0  # seconds in which a node that has just started still imports, connects, and reads what is stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,7 @@ def _idle(bed: Bed, sizes: Sizes, step: Step) -> Iterator[Figure]:
         return
     with bed.worker() as node:
         assert node is not None
-        time.sleep(1.0)
+        time.sleep(_COMES_TO_REST)
         before, began = _processor_times(node), bed.clock.monotonic()
         time.sleep(sizes.idle)
         spent = sum(_processor_times(node).values()) - sum(before.values())
