@@ -299,7 +299,7 @@ def test_leases_that_nobody_renews_are_found(app: Stem, monkeypatch: pytest.Monk
 
 
 def test_a_death_that_nobody_is_told_of_is_found(app: Stem, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stem_actors.actors.executor_pool.blamed", lambda slot, claimed, cause: iter(()))
+    monkeypatch.setattr("stem_actors.actors.executor_ends.blamed", lambda slot, claimed, cause: iter(()))
     assert found_by(app, {NOT_QUIET}, faults=Faults.none())
 
 
