@@ -194,7 +194,7 @@ def test_what_a_killed_worker_ran_is_run_by_another(processes: Fleet, journal: J
     handle = processes.enqueue("nap", journal.path, "other", 0.1)  # the second is at work
     handle.get(SOON)
     second.send(signal.SIGSTOP)
-    handle = processes.enqueue("nap", journal.path, "x", 1.0, queue="one")
+    handle = processes.enqueue("nap", journal.path, "x", 4.0, queue="one")  # long enough to be killed in, on any machine
     journal.wait_for("x-starts")
     first.send(signal.SIGKILL)
     second.send(signal.SIGCONT)
